@@ -1,0 +1,1 @@
+"""How messages travel: memory, local, and the spool of a job."""

@@ -1,0 +1,1 @@
+"""Something in the world becomes MetricChunks."""

@@ -1,0 +1,1 @@
+"""What reads the log: the judge and the metrics store."""

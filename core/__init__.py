@@ -1,0 +1,1 @@
+"""The vocabulary: nouns, ports, clock, errors. Imports no other room."""

@@ -1,0 +1,137 @@
+"""What the rooms ask of each other. Each port has a twin in memory that ships with the product, and a conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from .events import Decision
+    from .window import Columns, Evidence, Measure
+
+METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS = "metrics", "runs", "control", "notices", "dead_letters"
+TOPICS = (METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS)
+
+Partition = tuple[str, int]
+"""(topic, partition number)"""
+
+
+class Message(NamedTuple):
+    """What is published. `mark` is (name, position): a transport that can, stores it in one commit with the message."""
+
+    topic: str
+    key: str
+    body: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    mark: tuple[str, int] | None = None
+
+
+class Record(NamedTuple):
+    """What is read. Offsets of a partition rise, with gaps; `time` is when it was appended (seconds since 1970)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    body: bytes
+    time: float
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Batch(NamedTuple):
+    """A poll's answer: records in order of (time, topic, partition, offset); partitions that were taken away since the
+    last poll; and for each partition how many offsets retention removed before this group had read them."""
+
+    records: Sequence[Record] = ()
+    revoked: Sequence[Partition] = ()
+    fell_off: Mapping[Partition, int] = {}
+
+
+class Bus(Protocol):
+    """A member's handle on the log. Not thread safe: one handle a thread. Unavailable where the log cannot be reached."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Appends in order; on return every message survives a kill of this process, on an error none or a prefix does."""
+
+    def poll(
+        self,
+        topics: Sequence[str],
+        group: str,
+        start: Callable[[Partition], int | None] | None = None,
+        limit: int = 1000,
+        timeout_s: float = 0.0,
+    ) -> Batch:
+        """Records of the partitions this member owns in `group`, waiting up to `timeout_s` for the first; joins on the
+        first call. `start` is asked once for each partition newly assigned: the offset to read from, or None for the
+        group's commit, else the earliest there is."""
+
+    def follow(
+        self, topic: str, key: str, position: int | None, limit: int = 1000, timeout_s: float = 0.0
+    ) -> tuple[Sequence[Record], int]:
+        """Without a group: records of the key's partition from offset `position` on (None: from the end), and the
+        position to ask for next. A position that retention has passed reads on from the earliest there is."""
+
+    def commit(self, group: str, positions: Mapping[Partition, int]) -> None:
+        """The next offsets that `group` wants: a gauge of its lag, and what protects records it has not read."""
+
+    def close(self) -> None:
+        """Leaves its groups; the others take over at once. Idempotent."""
+
+
+class Clock(Protocol):
+    """See core/clock.py."""
+
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Consumer(Protocol):
+    """What a lane drives: it folds records in and answers with messages; no I/O on the bus, no clock, no retry."""
+
+    name: str
+    topics: tuple[str, ...]
+
+    def handle(self, records: Sequence[Record], now: float) -> Iterable[Message]:
+        """Folds `records` (maybe none: time passes) in order; CorruptData only from a record it can name."""
+
+
+class Collector(Protocol):
+    """Something that makes messages from the world (logs, files, the system) when asked."""
+
+    name: str
+
+    def collect(self, now: float) -> Iterable[Message]: ...
+
+
+class Policy(Protocol):
+    """A judgement: no I/O, no clock, no memory. What it needs to remember it names as measures of the window."""
+
+    name: str
+    version: int
+
+    def measures(self) -> Sequence[Measure]:
+        """The running measures, one set a series, whose columns `screen` and `judge` read."""
+
+    def screen(self, columns: Columns) -> Sequence[bool] | None:
+        """A mask over the columns' points: False where `judge` would surely answer None. None means: ask for each."""
+
+    def judge(self, seen: Evidence) -> Decision | None:
+        """What follows at this very point, with its reason as a sentence a person can act on."""
+
+
+class Tracker(Protocol):
+    """A foreign place that mirrors runs (MLflow, W&B, TensorBoard)."""
+
+    name: str
+
+    def mirror(self, records: Sequence[Record]) -> None: ...
+
+
+class Engine(Protocol):
+    """A search engine that is asked for parameters and told results."""
+
+    name: str
+
+    def ask(self) -> Mapping[str, object]: ...
+    def tell(self, trial: str, value: float | None, state: str) -> None: ...

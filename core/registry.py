@@ -1,0 +1,41 @@
+"""Names to factories: a new policy, collector or tracker is a new file and one line in its room's registry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from .errors import UsageError
+
+T = TypeVar("T")
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A hint that names the nearest known word, or lists what there is.
+
+    >>> did_you_mean("patiense", ["patience", "plateau"])
+    'did you mean patience?'
+    """
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(sorted(known))
+
+
+class Registry(Generic[T]):
+    """An immutable table of factories of one kind of thing."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Callable[..., T]]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def make(self, name: str, /, **options: object) -> T:
+        """Builds the thing called `name`; UsageError with a hint for an unknown name or option."""
+        if name not in self._entries:
+            raise UsageError(f"no {self.kind} is called {name!r}", did_you_mean(name, list(self._entries)))
+        try:
+            return self._entries[name](**options)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.kind} {name}: {error}", "see docs/policies.md for its options") from error

@@ -1,0 +1,1 @@
+"""The long-running process: lanes, state, gates, edge, supervisor, configuration."""
