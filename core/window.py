@@ -17,7 +17,7 @@ from .events import Decision, Goal, decision_id
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-TAIL = 512
+TAIL = 128
 """Points a window keeps as they were."""
 
 
@@ -53,7 +53,7 @@ class Subject:
 @dataclass(frozen=True)
 class Evidence:
     """All that a policy may look at: one point and what was known right after it. `now` is when the point was appended
-    to the log, `figures` the measures by key, `recent` the last points (up to 512, this one last)."""
+    to the log, `figures` the measures by key, `recent` the last points (up to 128, this one last)."""
 
     subject: Subject
     step: int
@@ -149,38 +149,37 @@ class Window:
         self,
         source: str,
         positions: Sequence[int] | Ints,
-        steps: Sequence[int],
-        values: Sequence[Any],
-        times: Sequence[float],
-        appended: float,
+        points: tuple[Sequence[int], Sequence[Any], Sequence[float]],
+        appended: float | Floats,
     ) -> Columns | None:
-        """Takes points in (equal lengths, rising positions); the columns to judge, or None when there is nothing new."""
+        """Takes `points` (steps, values, times; equal lengths, rising positions) in, appended to the log at one time or at one
+        a point; the columns to judge, or None when there is nothing new."""
         at = np.asarray(positions, np.int64)
-        columns = (at, np.asarray(steps, np.int64), np.asarray(values, np.float64), np.asarray(times, np.float64))
+        steps, values, times = (
+            np.asarray(column, kind) for column, kind in zip(points, (np.int64, np.float64, np.float64), strict=True)
+        )
+        when = np.full(at.size, appended) if isinstance(appended, float) else appended
         seen = self.last.get(source, -1)
         if at.size and at[0] <= seen:
             fresh = at > seen
             self.repeated += int(at.size - fresh.sum())
-            columns = tuple(column[fresh] for column in columns)  # type: ignore[assignment]  # four stay four
-        if not columns[0].size:
+            at, steps, values, times, when = at[fresh], steps[fresh], values[fresh], times[fresh], when[fresh]
+        if not at.size:
             return None
-        self.last[source] = int(columns[0][-1])
+        self.last[source] = int(at[-1])
         before = np.iinfo(np.int64).min if self.last_step is None else self.last_step
-        ahead = columns[1] > np.concatenate(([before], np.maximum.accumulate(columns[1])[:-1].clip(min=before)))
+        ahead = steps > np.concatenate(([before], np.maximum.accumulate(steps)[:-1].clip(min=before)))
         if not ahead.all():
             self.not_advancing += int(ahead.size - ahead.sum())
-            columns = tuple(column[ahead] for column in columns)  # type: ignore[assignment]
-            if not columns[0].size:
+            at, steps, values, times, when = at[ahead], steps[ahead], values[ahead], times[ahead], when[ahead]
+            if not at.size:
                 return None
-        return self._take(source, *columns, appended)
-
-    def _take(self, source: str, at: Ints, steps: Ints, values: Floats, times: Floats, appended: float) -> Columns:
         self.last_step = int(steps[-1])
         self.points += len(steps)
         tail_steps, tail = np.concatenate((self._steps, steps)), np.concatenate((self._values, values))
         self._steps, self._values = tail_steps[-TAIL:], tail[-TAIL:]
         figures = {key: one.fold(steps, values) for key, one in self.measures.items()}
-        return Columns(self.subject, source, at, steps, values, times, np.full(len(steps), appended), figures, tail_steps, tail)
+        return Columns(self.subject, source, at, steps, values, times, when, figures, tail_steps, tail)
 
     def new_segment(self) -> None:
         """After a restore: steps may start again from an earlier one, measures start a new segment."""

@@ -1,0 +1,65 @@
+"""How one attempt stands with the daemon: what was decided about it, what is pending, which learning rate is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .events import Decision, LrIntent
+from .run import RunRecord
+
+LR_ACTIONS = ("scale-lr", "set-lr", "release-lr")
+PERMISSION = {
+    "scale-lr": "lr",
+    "set-lr": "lr",
+    "release-lr": "lr",
+    "checkpoint": "checkpoint",
+    "restore": "restore",
+    "prune": "prune",
+    "keep-best": "restore",
+}
+FOREVER = float("inf")
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    record: RunRecord
+    intent: LrIntent
+    pending: dict[str, Decision]
+    latches: dict[str, float | str]
+    known: list[str]
+
+
+@dataclass
+class Standing:
+    """Mutable, owned by the judge; gates read it and the judge writes it, both in the order of the log.
+
+    `latches[policy/action]` is the time until which that policy is silent about the attempt (infinity: for good).
+    `known` are the ids already decided, so that a repetition adds nothing.
+    """
+
+    record: RunRecord
+    intent: LrIntent = LrIntent()
+    pending: dict[str, Decision] = field(default_factory=dict)
+    latches: dict[str, float] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+
+    def pending_lr(self) -> Decision | None:
+        """The learning rate decision that waits for the job's answer, the latest if a person superseded one."""
+        waiting = [one for one in self.pending.values() if one.action in LR_ACTIONS]
+        return waiting[-1] if waiting else None
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain values (msgpack)."""
+        latches: dict[str, float | str] = {key: ("forever" if until == FOREVER else until) for key, until in self.latches.items()}
+        stored = _Stored(self.record, self.intent, self.pending, latches, sorted(self.known))
+        plain: dict[str, Any] = msgspec.to_builtins(stored)
+        return plain
+
+    @classmethod
+    def load(cls, plain: dict[str, Any]) -> Standing:
+        """The state that `dump` gave."""
+        stored = msgspec.convert(plain, _Stored)
+        latches = {key: (FOREVER if until == "forever" else float(until)) for key, until in stored.latches.items()}
+        return cls(stored.record, stored.intent, dict(stored.pending), latches, set(stored.known))
