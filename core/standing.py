@@ -40,7 +40,7 @@ class Standing:
     """
 
     record: RunRecord
-    intent: LrIntent = LrIntent()
+    intent: LrIntent = field(default_factory=LrIntent)
     pending: dict[str, Decision] = field(default_factory=dict)
     latches: dict[str, float] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
