@@ -176,7 +176,8 @@ class Window:
                 return None
         self.last_step = int(steps[-1])
         self.points += len(steps)
-        tail_steps, tail = np.concatenate((self._steps, steps)), np.concatenate((self._values, values))
+        tail_steps: Ints = np.concatenate((self._steps, steps))
+        tail: Floats = np.concatenate((self._values, values))
         self._steps, self._values = tail_steps[-TAIL:], tail[-TAIL:]
         figures = {key: one.fold(steps, values) for key, one in self.measures.items()}
         return Columns(self.subject, source, at, steps, values, times, when, figures, tail_steps, tail)
