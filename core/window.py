@@ -130,6 +130,10 @@ class Columns:
         )
 
 
+def _pick(mask: NDArray[np.bool_], *columns: Any) -> tuple[Any, ...]:
+    return tuple(column[mask] for column in columns)
+
+
 class Window:
     """One series of one attempt. Drops what it has seen by (source, position), never by step; a step that does not
     advance is counted (`not_advancing`) and not judged."""
@@ -155,15 +159,15 @@ class Window:
         """Takes `points` (steps, values, times; equal lengths, rising positions) in, appended to the log at one time or at one
         a point; the columns to judge, or None when there is nothing new."""
         at = np.asarray(positions, np.int64)
-        steps, values, times = (
-            np.asarray(column, kind) for column, kind in zip(points, (np.int64, np.float64, np.float64), strict=True)
-        )
+        steps: Ints = np.asarray(points[0], np.int64)
+        values: Floats = np.asarray(points[1], np.float64)
+        times: Floats = np.asarray(points[2], np.float64)
         when = np.full(at.size, appended) if isinstance(appended, float) else appended
         seen = self.last.get(source, -1)
         if at.size and at[0] <= seen:
             fresh = at > seen
             self.repeated += int(at.size - fresh.sum())
-            at, steps, values, times, when = at[fresh], steps[fresh], values[fresh], times[fresh], when[fresh]
+            at, steps, values, times, when = _pick(fresh, at, steps, values, times, when)
         if not at.size:
             return None
         self.last[source] = int(at[-1])
@@ -171,7 +175,7 @@ class Window:
         ahead = steps > np.concatenate(([before], np.maximum.accumulate(steps)[:-1].clip(min=before)))
         if not ahead.all():
             self.not_advancing += int(ahead.size - ahead.sum())
-            at, steps, values, times, when = at[ahead], steps[ahead], values[ahead], times[ahead], when[ahead]
+            at, steps, values, times, when = _pick(ahead, at, steps, values, times, when)
             if not at.size:
                 return None
         self.last_step = int(steps[-1])
