@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from .events import Decision
-    from .window import Columns, Evidence, Measure
+    from .window import Columns, Evidence, Measure, Subject
 
 METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS = "metrics", "runs", "control", "notices", "dead_letters"
 TOPICS = (METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS)
@@ -110,11 +110,12 @@ class Policy(Protocol):
     name: str
     version: int
 
-    def measures(self) -> Sequence[Measure]:
-        """The running measures, one set a series, whose columns `screen` and `judge` read."""
+    def measures(self, subject: Subject) -> Sequence[Measure]:
+        """New running measures for one series (its goal counts), whose columns `screen` and `judge` read by key."""
 
     def screen(self, columns: Columns) -> Sequence[bool] | None:
-        """A mask over the columns' points: False where `judge` would surely answer None. None means: ask for each."""
+        """A mask over the columns' points: False where `judge` would surely answer None. None means: ask for each.
+        The policies shipped here screen exactly: True is just where `judge` answers."""
 
     def judge(self, seen: Evidence) -> Decision | None:
         """What follows at this very point, with its reason as a sentence a person can act on."""
