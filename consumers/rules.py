@@ -36,7 +36,9 @@ class JudgesTheEnd(Protocol):
 
 def monitored_goal(rules: Iterable[Rule], stated: Goal | None) -> Goal:
     """The direction of a run's monitored series: what the job stated, else what a rule was given, else min."""
-    return stated or next((rule.goal for rule in rules if rule.goal), "min")
+    if stated is not None:
+        return stated
+    return next((rule.goal for rule in rules if rule.goal is not None), "min")
 
 
 def combined(configured: Sequence[Rule], stated: Sequence[Rule]) -> list[Rule]:
