@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from numpy import bool_
+    from numpy.typing import NDArray
+
     from .events import Decision
     from .window import Columns, Evidence, Measure, Subject
 
@@ -113,7 +116,7 @@ class Policy(Protocol):
     def measures(self, subject: Subject) -> Sequence[Measure]:
         """New running measures for one series (its goal counts), whose columns `screen` and `judge` read by key."""
 
-    def screen(self, columns: Columns) -> Sequence[bool] | None:
+    def screen(self, columns: Columns) -> NDArray[bool_] | None:
         """A mask over the columns' points: False where `judge` would surely answer None. None means: ask for each.
         The policies shipped here screen exactly: True is just where `judge` answers."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -35,6 +36,10 @@ class Registry(Generic[T]):
         """Builds the thing called `name`; UsageError with a hint for an unknown name or option."""
         if name not in self._entries:
             raise UsageError(f"no {self.kind} is called {name!r}", did_you_mean(name, list(self._entries)))
+        known = list(inspect.signature(self._entries[name]).parameters)
+        for option in options:
+            if option not in known:
+                raise UsageError(f"{self.kind} {name} has no option {option!r}", did_you_mean(option, known))
         try:
             return self._entries[name](**options)
         except (TypeError, ValueError) as error:

@@ -1,1 +1,22 @@
-"""One judgement a file."""
+"""One judgement a file. A new policy is a new file, a line here and a section in docs/policies.md."""
+
+from __future__ import annotations
+
+from ...core.ports import Policy
+from ...core.registry import Registry
+from .divergence import Divergence
+from .improvement import Improvement
+from .patience import Patience
+from .plateau import Plateau
+from .quality_gate import QualityGate
+
+REGISTRY: Registry[Policy] = Registry(
+    "policy",
+    {
+        "patience": Patience,
+        "plateau": Plateau,
+        "improvement": Improvement,
+        "quality_gate": QualityGate,
+        "divergence": Divergence,
+    },
+)

@@ -1,0 +1,250 @@
+"""Running figures of one series: what policies need to remember, folded over columns of points.
+
+Each is exact however the points are cut into chunks, and bounded. Inside, y is the value turned so that less is better.
+After a restore (`new_segment`) a best stays, for it was reached; counts that lead to a verdict start again from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .events import Goal
+from .window import Floats, Ints
+
+Mask = NDArray[np.bool_]
+Threshold = Literal["rel", "abs"]
+
+
+def turned(values: Floats, goal: Goal) -> Floats:
+    """The values so that less is better, with +inf for what is not a number."""
+    y = values if goal == "min" else -values
+    return np.where(np.isnan(y), np.inf, y)
+
+
+def in_a_row(mask: Mask, before: int) -> Ints:
+    """For each point how many points up to it were True without a break; `before` of them came just before the first."""
+    at = np.arange(len(mask))
+    return at - np.maximum.accumulate(np.where(mask, -1 - before, at))
+
+
+def better(y: Floats, best: float, bar: Callable[[float], float], also: Mask | None = None) -> list[int]:
+    """The points at which y < bar(best so far); such a point becomes the best. `bar` may not rise above the best, but
+    where `also` names each point at which it could: then only those and new minima are looked at one by one."""
+    candidates = y < np.minimum.accumulate(np.concatenate(([best], y[:-1])))
+    if also is not None:
+        candidates |= also
+    taken = []
+    at = candidates.nonzero()[0]
+    for i, value in zip(at.tolist(), y[at].tolist(), strict=True):
+        if value < bar(best):
+            best = value
+            taken.append(i)
+    return taken
+
+
+def latest(at: list[int], n: int) -> Ints:
+    """For each of n points the last of the rising indices `at` not behind it, else -1."""
+    last = np.full(n, -1)
+    last[at] = at
+    return np.maximum.accumulate(last)
+
+
+class BestMeasure:
+    """The best value by the comparison of core/best.py. Columns: best (NaN while there is none), best_step (-1),
+    since_best: evaluations since the best or the last restore; one that is no number counts as one that is no better."""
+
+    @staticmethod
+    def key_of(goal: Goal, min_delta: float = 0.0) -> str:
+        return f"best({goal},{min_delta})"
+
+    def __init__(self, goal: Goal, min_delta: float = 0.0) -> None:
+        self.key = self.key_of(goal, min_delta)
+        self._goal: Goal = goal
+        self._sign = 1.0 if goal == "min" else -1.0
+        self._delta = min_delta
+        self._y, self._step, self._since = np.inf, -1, 0
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        n = len(values)
+        y = np.where(np.isfinite(values), self._sign * values, np.inf)
+        at = better(y, self._y, lambda best: best - self._delta)
+        since = np.arange(self._since + 1, self._since + 1 + n)
+        best, best_step = np.full(n, self._y), np.full(n, self._step)
+        if at:
+            last = latest(at, n)
+            after = slice(at[0], None)
+            best[after], best_step[after] = y[last[after]], steps[last[after]]
+            since[after] = np.arange(at[0], n) - last[after]
+        self._y, self._step, self._since = float(best[-1]), int(best_step[-1]), int(since[-1])
+        return {"best": np.where(np.isinf(best), np.nan, self._sign * best), "best_step": best_step, "since_best": since}
+
+    def new_segment(self) -> None:
+        self._since = 0
+
+    def dump(self) -> dict[str, Any]:
+        return {"y": self._y, "step": self._step, "since": self._since}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._y, self._step, self._since = state["y"], state["step"], state["since"]
+
+
+class PlateauMeasure:
+    """The bookkeeping of torch.optim.lr_scheduler.ReduceLROnPlateau. Columns: best (infinite while there is none), bad
+    (its num_bad_epochs), fires (True where it would reduce). A restore ends a cooldown and the count of bad evaluations."""
+
+    @staticmethod
+    def key_of(goal: Goal, threshold: float, threshold_mode: Threshold, patience: int, cooldown: int) -> str:
+        return f"plateau({goal},{threshold},{threshold_mode},{patience},{cooldown})"
+
+    def __init__(self, goal: Goal, threshold: float, threshold_mode: Threshold, patience: int, cooldown: int) -> None:
+        if threshold_mode == "rel" and not 0 <= threshold < 1:
+            raise ValueError(f"threshold: {threshold} is not in [0, 1), which a relative one must be")
+        self.key = self.key_of(goal, threshold, threshold_mode, patience, cooldown)
+        self._goal: Goal = goal
+        self._relative = threshold_mode == "rel"
+        self._threshold = threshold
+        self._scale = 1.0 - threshold if goal == "min" else threshold + 1.0
+        self._patience, self._cooldown = patience, cooldown
+        self._y, self._bad, self._cooling = np.inf, 0, 0
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        n = len(values)
+        y = turned(values, self._goal)
+        at = self._better(y, values)
+        start = self._cooling - 1 if self._cooling else -1 - self._bad
+        fires = self._fires(at, start, n)
+        # The last point at which the count of bad ones stood at zero: it stands there to the end of a cooldown.
+        zero = np.full(n, start)
+        zero[at] = at
+        zero[fires] = np.asarray(fires, np.int64) + self._cooldown
+        bad = (np.arange(n) - np.maximum.accumulate(zero)).clip(min=0)
+        mask = np.zeros(n, np.bool_)
+        mask[fires] = True
+        last = latest(at, n)
+        best = np.where(last < 0, self._y, y[last])
+        end = fires[-1] + self._cooldown if fires else self._cooling - 1
+        self._y, self._bad, self._cooling = float(best[-1]), int(bad[-1]), max(0, end - n + 1)
+        return {"best": best if self._goal == "min" else -best, "bad": bad, "fires": mask}
+
+    def _better(self, y: Floats, values: Floats) -> list[int]:
+        if not self._relative:
+            return better(y, self._y, lambda best: best - self._threshold)
+        # Relative to a value below zero, torch's bar lies on the worse side of the best: any such point can pass it.
+        return better(y, self._y, lambda best: best * self._scale, values < 0)
+
+    def _fires(self, at: list[int], start: int, n: int) -> list[int]:
+        """Where the bad evaluations in a row exceed the patience; between two better points every `period`-th does."""
+        fires: list[int] = []
+        period = self._patience + 1 + self._cooldown
+        for end in [*at, n]:
+            row = range(start + self._patience + 1, end, period)
+            if row:
+                fires.extend(row)
+                start = row[-1] + self._cooldown
+            start = max(start, end)
+        return fires
+
+    def new_segment(self) -> None:
+        self._bad = self._cooling = 0
+
+    def dump(self) -> dict[str, Any]:
+        return {"y": self._y, "bad": self._bad, "cooling": self._cooling}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._y, self._bad, self._cooling = state["y"], state["bad"], state["cooling"]
+
+
+class ImprovementMeasure:
+    """The best now and `window` evaluations ago. Columns: best, ago (NaN while there is none, or while fewer than
+    `window` evaluations came before since the start or the last restore)."""
+
+    @staticmethod
+    def key_of(goal: Goal, window: int) -> str:
+        return f"improvement({goal},{window})"
+
+    def __init__(self, goal: Goal, window: int) -> None:
+        self.key = self.key_of(goal, window)
+        self._sign = 1.0 if goal == "min" else -1.0
+        self._window = window
+        self._y = np.inf
+        self._past: Floats = np.full(window, np.nan)
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        y = np.where(np.isfinite(values), self._sign * values, np.inf)
+        y[0] = min(y[0], self._y)
+        best = np.minimum.accumulate(y)
+        self._y = float(best[-1])
+        shown = np.where(np.isinf(best), np.nan, best)
+        past = np.concatenate((self._past, shown))
+        self._past = past[-self._window :]
+        return {"best": self._sign * shown, "ago": self._sign * past[: len(values)]}
+
+    def new_segment(self) -> None:
+        self._past = np.full(self._window, np.nan)
+
+    def dump(self) -> dict[str, Any]:
+        return {"y": self._y, "past": self._past.tobytes()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._y, self._past = state["y"], np.frombuffer(state["past"], np.float64).copy()
+
+
+class NotFiniteMeasure:
+    """Points that are no number or infinite. Columns: row (how many without a break, up to this one), total. A restore
+    ends a row."""
+
+    key = "not_finite()"
+
+    def __init__(self) -> None:
+        self._row = self._total = 0
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        odd = ~np.isfinite(values)
+        row, total = in_a_row(odd, self._row), self._total + np.cumsum(odd)
+        self._row, self._total = int(row[-1]), int(total[-1])
+        return {"row": row, "total": total}
+
+    def new_segment(self) -> None:
+        self._row = 0
+
+    def dump(self) -> dict[str, Any]:
+        return {"row": self._row, "total": self._total}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._row, self._total = state["row"], state["total"]
+
+
+class BoundsMeasure:
+    """Points outside [least, most]; no number is outside. Columns: evaluations, fails (outside, after the first `after`
+    evaluations), first (the first point that fails). A restore changes nothing: the counts are of the whole attempt."""
+
+    @staticmethod
+    def key_of(least: float, most: float, after: int) -> str:
+        return f"bounds({least},{most},{after})"
+
+    def __init__(self, least: float, most: float, after: int) -> None:
+        self.key = self.key_of(least, most, after)
+        self._least, self._most, self._after = least, most, after
+        self._evaluations, self._failed = 0, False
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        evaluations = np.arange(self._evaluations + 1, self._evaluations + 1 + len(values))
+        fails = ~((values >= self._least) & (values <= self._most)) & (evaluations > self._after)
+        first = np.zeros(len(values), np.bool_)
+        if not self._failed and fails.any():
+            first[int(fails.argmax())] = self._failed = True
+        self._evaluations = int(evaluations[-1])
+        return {"evaluations": evaluations, "fails": fails, "first": first}
+
+    def new_segment(self) -> None:
+        """See the class."""
+
+    def dump(self) -> dict[str, Any]:
+        return {"evaluations": self._evaluations, "failed": self._failed}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._evaluations, self._failed = state["evaluations"], state["failed"]
