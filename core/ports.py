@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from .clock import Clock as Clock
+
 if TYPE_CHECKING:
     from numpy import bool_
     from numpy.typing import NDArray
@@ -79,14 +81,6 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Leaves its groups; the others take over at once. Idempotent."""
-
-
-class Clock(Protocol):
-    """See core/clock.py."""
-
-    def now(self) -> float: ...
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float) -> None: ...
 
 
 class Consumer(Protocol):

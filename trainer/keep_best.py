@@ -1,0 +1,117 @@
+"""The best weights, caught in the job: a message about the best evaluation arrives when the weights have moved on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..core.best import Best
+from ..core.clock import Clock
+from ..core.errors import Forbidden, Unavailable
+from ..core.events import Goal
+from .parts import load_into, on_cpu, size_bytes, state_of
+
+MOST_SERIES = 4
+MOST_OF_MEMORY = 0.5
+
+
+class Snapshot(NamedTuple):
+    """Weights on the CPU, of the moment when `series` was `value` at `step`."""
+
+    series: str
+    step: int
+    value: float
+    weights: Any
+
+
+class KeepBest:
+    """Keeps the model's weights of the best point of each watched series; in memory, so gone with the process.
+
+    Optimizer moments are not kept: they would cost twice the memory and the pause of the weights themselves.
+    """
+
+    def __init__(self, model: Any, clock: Clock, interval_s: float = 0.0) -> None:
+        self.model = model
+        self.interval_s = interval_s
+        self._clock = clock
+        self._best: dict[str, Best] = {}
+        self._kept: dict[str, Snapshot] = {}
+        self._taken_at: dict[str, float] = {}
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The series whose best is kept."""
+        return tuple(self._best)
+
+    def start(
+        self, series: str, goal: Goal, min_delta: float = 0.0, best: float | None = None, step: int | None = None
+    ) -> str | None:
+        """Keeps from now on what beats `best` (of `step`) by more than `min_delta`; said again, it changes nothing.
+        Returns what is already kept, in words, or None."""
+        if self.model is None:
+            raise Forbidden("no model was given", "pass model= to attach")
+        known = self._best.get(series)
+        if known is None and len(self._best) >= MOST_SERIES:
+            raise Forbidden(f"the best of {MOST_SERIES} series is kept already", "watch fewer series")
+        if known is None or (known.goal, known.min_delta) != (goal, min_delta):
+            if best is None and known is not None and known.goal == goal:
+                best, step = known.best, known.step
+            self._best[series] = Best(goal, min_delta, best, step)
+        kept = self._kept.get(series)
+        return f"step {kept.step}" if kept else None
+
+    def offer(self, step: int, values: Mapping[str, float]) -> list[str]:
+        """The values measured at `step`, while the weights are still those that were measured. Returns the series of
+        which this is the new best and has been kept; Unavailable where memory does not allow it."""
+        fresh = [name for name, best in self._best.items() if name in values and best.offer(step, values[name]) and self._due(name)]
+        if fresh:
+            weights = self._copy()
+            for name in fresh:
+                self._kept[name] = Snapshot(name, step, values[name], weights)
+                self._taken_at[name] = self._clock.monotonic()
+        return fresh
+
+    def _due(self, series: str) -> bool:
+        taken = self._taken_at.get(series)
+        return taken is None or self._clock.monotonic() - taken >= self.interval_s
+
+    def restore(self, series: str | None = None) -> Snapshot:
+        """Puts the kept weights of `series` (or of the only one) back; Unavailable where none are kept."""
+        snapshot = self.kept(series)
+        load_into(self.model, snapshot.weights)
+        for best in self._best.values():
+            best.new_segment()
+        return snapshot
+
+    def kept(self, series: str | None = None) -> Snapshot:
+        """The snapshot of `series`, or of the series watched first; Unavailable where there is none yet."""
+        name = series or next(iter(self._best), None)
+        if name is None or name not in self._kept:
+            watched = ", ".join(self._best) or "nothing"
+            raise Unavailable(f"no best weights are kept yet (watched: {watched})", "pass model=, monitor= and goal= to attach")
+        return self._kept[name]
+
+    def forget(self) -> None:
+        """Gives the memory back."""
+        self._best.clear()
+        self._kept.clear()
+
+    def _copy(self) -> Any:
+        state = state_of(self.model)
+        need, free = size_bytes(state), _available_bytes()
+        if free is not None and need > free * MOST_OF_MEMORY:
+            raise Unavailable(
+                f"best weights need {need / 1e6:.0f} MB, {free / 1e6:.0f} MB of memory are free", "free memory, or leave model= out"
+            )
+        return on_cpu(state)
+
+
+def _available_bytes() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
