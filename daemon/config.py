@@ -1,0 +1,178 @@
+"""The configuration: one typed tree, read and checked once at the door.
+
+`load` finds the file, reads it (config_yaml), puts variables in (config_fill), checks it against the models, and says everything
+that is wrong at once. Inside, `Config` is plain typed; secrets are SecretStr.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from ..core.errors import ConfigError
+from ..core.events import Goal, Mode
+from .config_acting import Missing, missing_in
+from .config_errors import ConfigProblems, Path, Problem
+from .config_explain import problems_of
+from .config_fill import Filling, fill, override
+from .config_judging import (
+    BusRules,
+    Decisions,
+    EarlyStopping,
+    Gate,
+    Limits,
+    Metrics,
+    Policies,
+    PolicyRule,
+    StoreRules,
+)
+from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
+from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
+from .config_types import Section, part
+from .config_yaml import Document, parse, read_text
+
+__all__ = ["Config", "ConfigProblems", "Gate", "Loaded", "PolicyRule", "StrategyRule", "find", "load"]
+
+SYSTEM_FILE = "/etc/smart-tuner/config.yaml"
+STRATEGIES = {"patience_based": "patience", "plateau_detection": "plateau", "improvement_threshold": "improvement"}
+"""Sections of early_stopping.strategies and the policies that they give options to."""
+NEPTUNE_CLOSED = "Neptune's hosted service closed on 2026-03-05: metrics stay local"
+
+
+class Monitoring(Section):
+    """What is watched and who is told."""
+
+    platforms: Platforms = part("trackers that mirror runs", Platforms)
+    metrics: Metrics = part("which series are judged", Metrics)
+    alerts: AlertChannels = part("where alerts are delivered", AlertChannels)
+
+
+@dataclass(frozen=True)
+class StrategyRule:
+    """What the configuration says about one policy: its options and the most that it may do."""
+
+    name: str
+    options: dict[str, Any]
+    mode: Mode
+
+
+class Config(Section):
+    """The whole tree; each default stands at its field."""
+
+    core_engine: CoreEngine = part("what this installation is", CoreEngine)
+    optimization: Optimization = part("the search over hyperparameters", Optimization)
+    search_space: SearchSpace = Field({}, description="the parameters that a search may change, by name")
+    monitoring: Monitoring = part("what is watched and who is told", Monitoring)
+    early_stopping: EarlyStopping = part("when a run is stopped, slowed or reported", EarlyStopping)
+    resources: Resources = part("what jobs that Smart Tuner starts may use", Resources)
+    audio_processing: AudioProcessing = part("the Tacotron 2 job's sound", AudioProcessing)
+    experiment_tracking: ExperimentTracking = part("what is kept about experiments", ExperimentTracking)
+    cicd: Cicd = part("checks and delivery of models", Cicd)
+    security: Security = part("secrets, access, privacy", Security)
+    bus: BusRules = part("the log on which everything travels", BusRules)
+    policies: Policies = part("modes and options of the policies", Policies)
+    limits: Limits = part("what is never exceeded", Limits)
+    decisions: Decisions = part("how decisions live", Decisions)
+    store: StoreRules = part("the Parquet folders", StoreRules)
+
+    @property
+    def goal(self) -> Goal | None:
+        """Whether the judged series is better low or high, where the file says so."""
+        patience = self.early_stopping.strategies.patience_based
+        return patience.mode if patience is not None else None
+
+    def strategies(self) -> dict[str, StrategyRule]:
+        """The policies that a person named, with their options; the others of the shipped set are `policies.default`."""
+        found: dict[str, StrategyRule] = {}
+        for section, name in STRATEGIES.items():
+            stated = getattr(self.early_stopping.strategies, section)
+            if stated is not None:
+                found[name] = StrategyRule(name, stated.model_dump(), "act")
+        for name, rule in self.policies.rules().items():
+            options = (found[name].options if name in found else {}) | rule.options
+            found[name] = StrategyRule(name, options, rule.mode or "act")
+        return found
+
+    def mode_of(self, policy: str) -> Mode:
+        """The most that a policy may do."""
+        named = self.strategies().get(policy)
+        return named.mode if named else self.policies.default
+
+    def gates(self) -> dict[str, Gate]:
+        """The quality gates by name, each with its series; `policies.default` has no part in them: `then` says what they do."""
+        primary = self.monitoring.metrics.primary
+        gates = self.early_stopping.quality_gates
+        return {name: one if one.series else one.model_copy(update={"series": primary}) for name, one in gates.items()}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, where it came from, and what a person should hear about it."""
+
+    config: Config
+    path: pathlib.Path | None = None
+    warnings: list[str] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    places: dict[Path, str] = field(default_factory=dict)
+
+
+def find(stated: str | pathlib.Path | None, environ: Mapping[str, str]) -> pathlib.Path | None:
+    """`stated`, else SMART_TUNER_CONFIG, else the person's file, else the system's; None where there is none of them."""
+    if stated is not None:
+        return pathlib.Path(stated)
+    if environ.get("SMART_TUNER_CONFIG"):
+        return pathlib.Path(environ["SMART_TUNER_CONFIG"])
+    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
+    candidates = [pathlib.Path(home) / "smart-tuner" / "config.yaml"] if home else []
+    return next((one for one in [*candidates, pathlib.Path(SYSTEM_FILE)] if one.is_file()), None)
+
+
+def load(path: str | pathlib.Path | None, environ: Mapping[str, str], strict: bool = False) -> Loaded:
+    """The configuration in force. ConfigError with everything that is wrong; `strict`: what would be off is wrong too."""
+    found = find(path, environ)
+    if found is None:
+        document = Document()
+    else:
+        try:
+            text = read_text(found)
+        except ConfigError as error:
+            named = path is None and environ.get("SMART_TUNER_CONFIG")
+            raise ConfigError(f"SMART_TUNER_CONFIG: {error.message}", error.hint) if named else error from None
+        document = parse(text, str(found))
+    override(document, environ)
+    filling = fill(document, environ, found.parent if found else pathlib.Path())
+    absent = missing_in(document.tree)
+    config = _validated(document, filling, strict)
+    warnings = [_off(part, problem) for part, problem in filling.off.items()]
+    if found is not None and not document.places:
+        warnings.insert(0, f"{found}: is empty: the defaults apply")
+    if config.monitoring.platforms.neptune is not None:
+        warnings.append(
+            f"{document.places[('monitoring', 'platforms', 'neptune')]}: monitoring.platforms.neptune: {NEPTUNE_CLOSED}"
+        )
+    return Loaded(config, found, warnings, absent, document.places)
+
+
+def _off(part: Path, problem: Problem) -> str:
+    return str(Problem(problem.place, problem.path, f"{problem.message}: {part[-1]} is off", problem.hint))
+
+
+def _validated(document: Document, filling: Filling, strict: bool) -> Config:
+    """The models' tree. Optional parts that are off are checked like the others, then taken out."""
+    problems = document.problems + filling.problems + (list(filling.off.values()) if strict else [])
+    config = None
+    try:
+        config = Config.model_validate(document.tree)
+    except ValidationError as error:
+        problems += [one for one in problems_of(error, document, Config) if one.path not in filling.unknown]
+    if problems:
+        raise ConfigProblems(problems)
+    if config is None or filling.off:
+        for part in filling.off:
+            document.tree[str(part[0])][part[1]].pop(part[2])
+        config = Config.model_validate(document.tree)
+    return config

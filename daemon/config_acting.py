@@ -1,0 +1,130 @@
+"""Which keys act, and what is missing until the others do: one table, held against the models by a test.
+
+A row is (keys, test, missing). `*` stands for one name, `**` at the end for everything below. `test` names the test that fails when
+the keys are ignored; `missing` says in a sentence what has to come before they act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+ACTS = "tests/unit/daemon/test_config_acts.py::"
+
+
+class Row(NamedTuple):
+    """Keys with one fate."""
+
+    keys: str
+    test: str = ""
+    missing: str = ""
+
+    def covers(self, path: tuple[str, ...]) -> bool:
+        """Whether `path` is among the keys."""
+        steps = self.keys.split(".")
+        if steps[-1] == "**":
+            steps = steps[:-1]
+            path = path[: len(steps)]
+        return len(steps) == len(path) and all(one in ("*", other) for one, other in zip(steps, path, strict=True))
+
+    def prefix(self) -> str:
+        """The keys as a person reads them."""
+        return self.keys.removesuffix(".**").removesuffix(".*")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Keys of the file that do not act yet."""
+
+    path: str
+    keys: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.keys} key{'s' if self.keys > 1 else ''}): {self.what}"
+
+
+def missing(keys: str, what: str) -> Row:
+    """Keys that do not act until what `what` says has come."""
+    return Row(keys, missing=what)
+
+
+def acts(keys: str, test: str) -> Row:
+    """Keys that act: the named test fails when they are ignored."""
+    return Row(keys, test=ACTS + test)
+
+
+LABEL = "a name for people; nothing depends on it"
+TABLE = (
+    missing("core_engine.name", LABEL),
+    missing("core_engine.version", LABEL),
+    acts("core_engine.language", "test_another_language_is_refused"),
+    acts("core_engine.python_version", "test_a_python_that_is_not_meant_is_refused"),
+    acts("core_engine.framework", "test_another_framework_is_refused"),
+    missing("core_engine.components", "every part that is built runs; choosing among them comes with the parts of later issues"),
+    missing("optimization.**", "the search (tune) comes later"),
+    missing("search_space.**", "the search (tune) comes later"),
+    missing("monitoring.platforms.mlflow.**", "the MLflow mirror comes later; metrics stay local"),
+    missing("monitoring.platforms.wandb.**", "the Weights & Biases mirror comes later; metrics stay local"),
+    missing("monitoring.platforms.tensorboard.**", "the TensorBoard mirror comes later; metrics stay local"),
+    missing("monitoring.platforms.neptune.**", "Neptune's hosted service closed on 2026-03-05; its offline format comes later"),
+    acts("monitoring.metrics.primary", "test_the_primary_series_is_judged_and_no_other"),
+    missing("monitoring.metrics.secondary", "all series are stored; showing these beside the judged one comes later"),
+    missing("monitoring.alerts.**", "alerts are lines of notices (status shows them); delivery comes later"),
+    acts("early_stopping.strategies.patience_based.patience", "test_patience_is_counted_in_points"),
+    acts("early_stopping.strategies.patience_based.min_delta", "test_min_delta_says_what_an_improvement_is"),
+    acts("early_stopping.strategies.patience_based.mode", "test_mode_says_whether_low_or_high_is_better"),
+    acts("early_stopping.strategies.patience_based.restore_best_weights", "test_restore_best_weights_asks_the_job_to_keep_them"),
+    acts("early_stopping.strategies.plateau_detection.factor", "test_the_plateau_factor_is_the_decided_one"),
+    acts("early_stopping.strategies.plateau_detection.patience", "test_the_plateau_patience_lets_points_pass"),
+    acts("early_stopping.strategies.plateau_detection.threshold", "test_the_plateau_threshold_is_relative_to_the_best"),
+    acts("early_stopping.strategies.plateau_detection.cooldown", "test_the_plateau_cooldown_keeps_still"),
+    acts("early_stopping.strategies.improvement_threshold.min_improvement_percent", "test_the_least_improvement_is_asked_for"),
+    acts("early_stopping.strategies.improvement_threshold.evaluation_window", "test_the_improvement_is_taken_over_the_window"),
+    acts("early_stopping.quality_gates.**", "test_a_quality_gate_is_looked_at_as_written"),
+    missing("resources.gpu.**", "jobs that Smart Tuner starts (train) come later; attached jobs keep their own"),
+    missing("resources.distributed.**", "jobs that Smart Tuner starts (train) come later; attached jobs keep their own"),
+    missing("resources.checkpointing.**", "jobs that Smart Tuner starts (train) come later; attached jobs keep their own"),
+    missing("resources.memory_optimization.**", "jobs that Smart Tuner starts (train) come later; attached jobs keep their own"),
+    missing("audio_processing.**", "the Tacotron 2 job (train, synthesize) comes later"),
+    missing("experiment_tracking.versioning.**", "the model registry comes later"),
+    missing("experiment_tracking.metadata.**", "notes of code, environment and system come later"),
+    missing(
+        "experiment_tracking.reproducibility.**", "jobs that Smart Tuner starts (train) come later; attached jobs keep their own"
+    ),
+    missing("cicd.triggers.**", "checks and delivery of models come later"),
+    missing("cicd.quality_checks", "checks and delivery of models come later"),
+    missing("cicd.deployment.**", "promotion comes later; production_threshold below staging_threshold is refused already"),
+    missing("security.secrets_management.**", "secrets come from ${ENV} and ${file:…}; Vault comes later"),
+    missing("security.access_control.**", "roles and the audit log come later: nobody's role is checked yet"),
+    missing("security.data_privacy.**", "nothing is anonymized or encrypted yet"),
+    acts("bus.url", "test_another_bus_than_local_is_not_taken_for_it"),
+    acts("bus.retention_bytes", "test_the_bus_keeps_what_retention_says"),
+    acts("bus.retention_s", "test_the_bus_keeps_what_retention_says"),
+    missing("bus.kafka.**", "the Kafka bus comes later"),
+    acts("policies.default", "test_unnamed_policies_have_the_default_mode"),
+    acts("policies.*.mode", "test_a_named_policy_has_its_own_mode"),
+    acts("policies.*.options.*", "test_options_of_a_policy_win_over_its_section"),
+    acts("limits.decisions_per_hour", "test_the_rate_limit_is_the_written_one"),
+    acts("decisions.not_after_s", "test_decisions_expire_after_the_written_time"),
+    acts("store.seal_rows", "test_the_store_gets_its_numbers"),
+    acts("store.retention_days", "test_the_store_gets_its_numbers"),
+    acts("store.publish_s", "test_the_store_gets_its_numbers"),
+)
+
+
+def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of a file's values; a list is one value."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from leaves(value, (*path, str(name)))
+    else:
+        yield path
+
+
+def missing_in(tree: Mapping[str, Any]) -> list[Missing]:
+    """What stands in the file and does not act yet, in the order of the table."""
+    paths = list(leaves(tree))
+    counts = [(row, sum(row.covers(path) for path in paths)) for row in TABLE if row.missing]
+    return [Missing(row.prefix(), count, row.missing) for row, count in counts if count]

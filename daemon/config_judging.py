@@ -1,0 +1,173 @@
+"""The sections that the loop acts on: what is judged and by what, gates, policies, limits, bus and store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from ..core.events import Mode
+from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, key, part, unique, wrong
+
+GATE_SERIES = {"max_acceptable_loss": ("", "max"), "audio_quality_threshold": ("audio_quality_score", "min")}
+"""Short names of the seed that do not name their series themselves; "" stands for the judged series."""
+BUS_URL = re.compile(r"local:.*|kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
+
+
+class Metrics(Section):
+    """Which series are judged."""
+
+    primary: Text = key("the series that is judged where a job names none", "val_loss")
+    secondary: Annotated[Several[Text], AfterValidator(unique)] = key("further series to show beside it", [])
+
+
+class PatienceBased(Section):
+    """End a run that does not improve any more."""
+
+    patience: Whole = key("points of the judged series without an improvement before the run is ended", 6, "points", ge=1)
+    min_delta: Number = key("what counts as an improvement", 0.001, "of the series", ge=0)
+    mode: Literal["min", "max"] = key("whether the judged series is better low (min) or high (max)", "min")
+    restore_best_weights: Flag = key("keep the best weights in the job and put them back at the end", True)
+
+
+class PlateauDetection(Section):
+    """Lower the learning rate on a plateau, as torch's ReduceLROnPlateau."""
+
+    factor: Number = key("what the learning rate is multiplied by", 0.5, gt=0, lt=1)
+    patience: Whole = key("points without an improvement that are let pass", 4, "points", ge=0)
+    threshold: Number = key("relative improvement that counts", 0.0001, "share of the best", ge=0)
+    cooldown: Whole = key("points after a change in which nothing is counted", 2, "points", ge=0)
+
+
+class ImprovementThreshold(Section):
+    """End a run whose improvement over a window is too small."""
+
+    min_improvement_percent: Number = key("least improvement over the window", 0.5, "percent", gt=0)
+    evaluation_window: Whole = key("the window", 10, "points", ge=2, le=512)
+
+
+class Strategies(Section):
+    """The strategies that a person named act; those not named observe."""
+
+    patience_based: Named[PatienceBased] = key("end a run that does not improve any more", None)
+    plateau_detection: Named[PlateauDetection] = key("lower the learning rate on a plateau", None)
+    improvement_threshold: Named[ImprovementThreshold] = key("end a run whose improvement is too small", None)
+
+
+class Gate(Section):
+    """A bound on a series. `min_X: 0.85` and `max_X: 2.0` are short for series X with that bound."""
+
+    series: Text | None = key("the series; the judged one if not given", None)
+    min: Number | None = key("smallest value that passes", None, "of the series")
+    max: Number | None = key("largest value that passes", None, "of the series", validate_default=True)
+    then: Literal["alert", "prune"] = key("what a value outside does: tell, or end the run", "alert")
+    after: Whole = key("points of the series before the gate is looked at", 0, "points", ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_form(cls, value: Any) -> Any:
+        if isinstance(value, str | int | float):
+            raise wrong("does not say of which series", "start its name with min_ or max_, or write {series: NAME, min: N}")
+        return value
+
+    @field_validator("max")
+    @classmethod
+    def _some_bound(cls, value: float | None, info: ValidationInfo) -> float | None:
+        low = info.data.get("min")
+        if value is None and low is None and "min" in info.data:
+            raise wrong("has neither min nor max", "write min: or max:", at=".")
+        if value is not None and low is not None and low > value:
+            raise wrong(f"{value:g} is below min ({low:g})", "swap them?")
+        return value
+
+
+def long_gates(value: Any) -> Any:
+    """Gates in short form (`min_alignment_score: 0.85`) as long ones; what is neither is left for Gate to refuse."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: gate if isinstance(gate, Mapping | Gate) else _long(str(name), gate) for name, gate in value.items()}
+
+
+def _long(name: str, bound: Any) -> Any:
+    side, _, series = name.partition("_")
+    if name in GATE_SERIES:
+        series, side = GATE_SERIES[name]
+    elif side not in ("min", "max") or not series:
+        return "" if bound is None else bound
+    return {side: bound} | ({"series": series} if series else {})
+
+
+Gates = Annotated[dict[str, Gate], BeforeValidator(long_gates)]
+
+
+class EarlyStopping(Section):
+    """When a run is stopped, slowed or reported."""
+
+    strategies: Strategies = part("the strategies", Strategies)
+    quality_gates: Gates = Field({}, description="bounds on series, by name")
+
+
+class PolicyRule(Section):
+    """What a person says about one policy by its name in docs/policies.md."""
+
+    mode: Mode | None = key("act or observe; a policy that is named here or under early_stopping acts unless it says observe", None)
+    options: dict[str, Value] = key("options of the policy, over those of early_stopping", {})
+
+
+class Policies(Section):
+    """`default`, and a rule a policy."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, PolicyRule] = Field(init=False)
+    default: Mode = key("mode of the policies that nobody named", "observe")
+
+    def rules(self) -> dict[str, PolicyRule]:
+        """The rules by the policy's name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Limits(Section):
+    """What is never exceeded, whoever asks."""
+
+    decisions_per_hour: Whole = key("decisions that act, a run and hour; more are refused", 30, "decisions", ge=1)
+
+
+class Decisions(Section):
+    """How decisions live."""
+
+    not_after_s: Seconds = key("a decision that is older is not applied any more", 600.0, "seconds", gt=0, le=86400)
+
+
+class KafkaBus(Section):
+    """Options of a `kafka://` bus."""
+
+    create_topics: Flag = key("create topics that are missing", True)
+    prefix: Text = key("first part of the topics' names", "smart-tuner")
+    namespace: Text = key("second part of the topics' names", "default")
+    partitions: Whole = key("partitions of a topic that is created", 12, "partitions", ge=1, le=1000)
+
+
+class BusRules(Section):
+    """The log on which everything travels."""
+
+    url: Text = key("local: for the log inside the daemon, kafka://host:port[,…] for Kafka", "local:")
+    retention_bytes: Size = key("size above which the oldest metrics leave the local log", 2 * 1024**3, "bytes", ge=1024**2)
+    retention_s: Seconds = key("age above which records leave the local log", 7 * 86400.0, "seconds", ge=60)
+    kafka: KafkaBus = part("options of a kafka:// bus", KafkaBus)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not BUS_URL.fullmatch(value):
+            raise wrong(f'"{value}" is no bus', "write local: or kafka://host:port")
+        return value
+
+
+class StoreRules(Section):
+    """The Parquet folders."""
+
+    seal_rows: Whole = key("rows after which a metrics file is sealed", 1_000_000, "rows", ge=1000)
+    retention_days: Number | None = key("age above which metrics leave the store; none keeps them", None, "days", gt=0)
+    publish_s: Seconds = key("time after which stored rows are visible to readers", 1.0, "seconds", gt=0, le=60)
