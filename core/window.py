@@ -7,7 +7,7 @@ right after it. The same points give the same columns however they were cut into
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,6 +134,12 @@ def _pick(mask: NDArray[np.bool_], *columns: Any) -> tuple[Any, ...]:
     return tuple(column[mask] for column in columns)
 
 
+def _highest_before(column: Ints, start: int) -> Ints:
+    """For each entry the highest of `start` and the entries before it."""
+    highest: Ints = np.maximum.accumulate(np.concatenate((np.array([start], np.int64), column)))[:-1]
+    return highest
+
+
 class Window:
     """One series of one attempt. Drops what it has seen by (source, position), never by step; a step that does not
     advance is counted (`not_advancing`) and not judged."""
@@ -148,6 +154,8 @@ class Window:
         self.not_advancing = 0
         self._steps: Ints = np.empty(0, np.int64)
         self._values: Floats = np.empty(0, np.float64)
+        self._latest: Columns | None = None
+        self._restored: tuple[int, float, float, dict[str, dict[str, float]]] | None = None
 
     def extend(
         self,
@@ -163,16 +171,14 @@ class Window:
         values: Floats = np.asarray(points[1], np.float64)
         times: Floats = np.asarray(points[2], np.float64)
         when = np.full(at.size, appended) if isinstance(appended, float) else appended
-        seen = self.last.get(source, -1)
-        if at.size and at[0] <= seen:
-            fresh = at > seen
-            self.repeated += int(at.size - fresh.sum())
+        fresh = at > _highest_before(at, self.last.get(source, -1))
+        if not fresh.all():
+            self.repeated += int(fresh.size - fresh.sum())
             at, steps, values, times, when = _pick(fresh, at, steps, values, times, when)
         if not at.size:
             return None
         self.last[source] = int(at[-1])
-        before = np.iinfo(np.int64).min if self.last_step is None else self.last_step
-        ahead = steps > np.concatenate(([before], np.maximum.accumulate(steps)[:-1].clip(min=before)))
+        ahead = steps > _highest_before(steps, np.iinfo(np.int64).min if self.last_step is None else self.last_step)
         if not ahead.all():
             self.not_advancing += int(ahead.size - ahead.sum())
             at, steps, values, times, when = _pick(ahead, at, steps, values, times, when)
@@ -184,7 +190,17 @@ class Window:
         tail: Floats = np.concatenate((self._values, values))
         self._steps, self._values = tail_steps[-TAIL:], tail[-TAIL:]
         figures = {key: one.fold(steps, values) for key, one in self.measures.items()}
-        return Columns(self.subject, source, at, steps, values, times, when, figures, tail_steps, tail)
+        self._latest = Columns(self.subject, source, at, steps, values, times, when, figures, tail_steps, tail)
+        return self._latest
+
+    def latest(self, now: float, trigger: str) -> Evidence | None:
+        """The evidence of the last judged point, as of `now` and for `trigger`; None before there is one."""
+        if self._latest is not None:
+            return replace(self._latest.evidence(len(self._latest) - 1), now=now, trigger=trigger)
+        if self._restored is None:
+            return None
+        step, value, time, figures = self._restored
+        return Evidence(self.subject, step, value, time, now, trigger, figures, self._steps, self._values)
 
     def new_segment(self) -> None:
         """After a restore: steps may start again from an earlier one, measures start a new segment."""
@@ -194,7 +210,9 @@ class Window:
 
     def dump(self) -> dict[str, Any]:
         """The state as plain values (msgpack)."""
+        last = self.latest(0.0, "")
         return {
+            "latest": None if last is None else [last.step, last.value, last.time, last.figures],
             "last": self.last,
             "last_step": self.last_step,
             "counts": [self.points, self.repeated, self.not_advancing],
@@ -208,6 +226,8 @@ class Window:
         self.last = dict(state["last"])
         self.last_step = state["last_step"]
         self.points, self.repeated, self.not_advancing = state["counts"]
+        self._latest = None
+        self._restored = None if state["latest"] is None else tuple(state["latest"])
         self._steps = np.frombuffer(state["steps"], np.int64).copy()
         self._values = np.frombuffer(state["values"], np.float64).copy()
         for key, one in self.measures.items():

@@ -11,16 +11,21 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
+import msgspec
+
 from ..core.errors import SmartTunerError, Unavailable
 from ..core.ports import Clock, Message, Partition
 from ..core.ulid import ulid
 
 VERSION = 1
+_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
 _SCHEMA = """
 CREATE TABLE attempts (attempt TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE judge (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursor (topic TEXT, partition INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
-CREATE TABLE outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE outbox (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, headers BLOB NOT NULL
+);
 """
 
 
@@ -115,13 +120,14 @@ class State:
 
     def add(self, messages: Sequence[Message]) -> None:
         """Puts answers into the outbox, in order."""
-        self._db.executemany("INSERT INTO outbox (topic, key, body) VALUES (?, ?, ?)", [(m.topic, m.key, m.body) for m in messages])
+        rows = [(m.topic, m.key, m.body, msgspec.msgpack.encode(m.headers)) for m in messages]
+        self._db.executemany("INSERT INTO outbox (topic, key, body, headers) VALUES (?, ?, ?, ?)", rows)
 
     def unsent(self) -> list[tuple[int, Message]]:
         """What is in the outbox, in order, with its numbers."""
         with self._lock:
-            rows = self._db.execute("SELECT n, topic, key, body FROM outbox ORDER BY n").fetchall()
-        return [(n, Message(topic, key, body)) for n, topic, key, body in rows]
+            rows = self._db.execute("SELECT n, topic, key, body, headers FROM outbox ORDER BY n").fetchall()
+        return [(n, Message(topic, key, body, _headers.decode(headers))) for n, topic, key, body, headers in rows]
 
     def mark_sent(self, numbers: Sequence[int]) -> None:
         """Removes what was published."""

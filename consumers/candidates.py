@@ -1,0 +1,59 @@
+"""The points at which a rule may speak, merged over rules and series into the one order of the log."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+
+from ..core.events import Decision
+from ..core.standing import FOREVER
+from ..core.window import Columns
+from .attempt import Attempt
+from .rules import Rule
+
+Conclude = Callable[[Attempt, Rule, Decision], None]
+Heap = list[tuple[float, int, int, int, "Candidates"]]
+"""(append time, position in the source, number of the rule, tie, candidates)"""
+
+
+def judge_in_order(heap: Heap, before: Callable[[float], None], conclude: Conclude) -> None:
+    """Judges at every point of the heap, by (append time, position, rule); `before` is told each append time first."""
+    while heap:
+        when, _, _, tie, candidates = heapq.heappop(heap)
+        before(when)
+        candidates.judge(conclude)
+        candidates.push(heap, tie)
+
+
+class Candidates:
+    """The points of one columns at which one rule may speak, in order."""
+
+    def __init__(self, attempt: Attempt, rule: Rule, columns: Columns, number: int) -> None:
+        self.attempt, self.rule, self.columns, self.number = attempt, rule, columns, number
+        self.latch = attempt.latch(rule)
+        mask = rule.policy.screen(columns)
+        self.points = list(range(len(columns))) if mask is None else np.flatnonzero(np.asarray(mask)).tolist()
+        self.at = 0
+
+    def push(self, heap: Heap, tie: int) -> None:
+        """Puts itself into the heap at its next point that no latch silences, if there is one."""
+        until = self.attempt.standing.latches.get(self.latch, 0.0)
+        while self.at < len(self.points):
+            point = self.points[self.at]
+            when = float(self.columns.appended[point])
+            if when >= until:
+                heapq.heappush(heap, (when, int(self.columns.positions[point]), self.number, tie, self))
+                return
+            self.at = len(self.points) if until == FOREVER else self.at + 1
+
+    def judge(self, conclude: Conclude) -> None:
+        """Judges at the point it was pushed for."""
+        point = self.points[self.at]
+        self.at += 1
+        if float(self.columns.appended[point]) < self.attempt.standing.latches.get(self.latch, 0.0):
+            return  # latched meanwhile by another series of the same policy
+        decision = self.rule.policy.judge(self.columns.evidence(point))
+        if decision is not None:
+            conclude(self.attempt, self.rule, decision)

@@ -1,0 +1,332 @@
+"""The judge: one consumer for all that decides about a run, over shared windows, in the one order of the log.
+
+Metrics fold in offset order; a record of runs or control is a cut: what came before is judged, then it is folded. Time
+enters as timers: before a record with append time a is folded, every timer due at or before a fires. So the decisions, their
+ids and their order depend on the log alone, and not on how it was cut into batches.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..core.errors import CorruptData
+from ..core.events import (
+    Ack,
+    Decision,
+    LrIntent,
+    MetricChunk,
+    Mode,
+    Request,
+    RunEvent,
+    Started,
+    decision_id,
+    decode,
+)
+from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
+from ..core.run import RunRecord, fold
+from ..core.standing import FOREVER, LR_ACTIONS, Standing
+from .answers import Answers
+from .attempt import Attempt, Rules
+from .candidates import Candidates, Heap, judge_in_order
+from .rules import JudgesTheEnd, KeepsBest, Rule
+from .stretch import Stretch
+
+EXPIRY_GRACE_S = 5.0
+"""The job refuses at not_after; its answer may take this long before the daemon says expired in its stead."""
+RETRY_REFUSED_S = 60.0
+"""A final decision that a limit refused may be concluded again this much later."""
+FORGET_S = 86_400.0
+"""An attempt that is over is forgotten after a day without a record."""
+
+Gates = Callable[[Decision, Standing, Mode], Decision]
+
+
+class Judge:
+    """Folds metrics, runs and control; answers with decisions, acks of the gate, notices and dead letters."""
+
+    name = "judge"
+    topics = (METRICS, RUNS, CONTROL)
+
+    def __init__(self, rules: Rules, gates: Gates, primary: str = "val_loss", not_after_s: float = 600.0) -> None:
+        self.attempts: dict[str, Attempt] = {}
+        self.counters: Counter[str] = Counter()
+        self._rules, self._gates, self._primary, self._not_after_s = rules, gates, primary, not_after_s
+        self._timers: list[tuple[float, str, str]] = []
+        self._changed: set[str] = set()
+        self._stale: Counter[str] = Counter()
+        self._answers = Answers(self.counters)
+
+    # -- folding ---------------------------------------------------------------------------------------------------
+
+    def handle(self, records: Sequence[Record], now: float) -> list[Message]:
+        """Folds records in their order; `now` (wall clock) only tells what is stale and, when nothing came, what is due."""
+        stretch = Stretch()
+        for record in records:
+            try:
+                event = decode(record.body)
+            except CorruptData as error:
+                self._answers.dead_letter(record, error)
+                continue
+            if isinstance(event, MetricChunk) and record.topic == METRICS:
+                if self._is_stale(event, record, now):
+                    self._judge(stretch)
+                    self._warm(event, record)
+                else:
+                    self._end_of_stale(record.time)
+                    self._gather(stretch, event, record)
+            else:
+                self._judge(stretch)
+                self._fire(record.time)
+                self._fold(event, record)
+        self._judge(stretch)
+        if not records:
+            self._fire(now)
+            self._end_of_stale(now)
+        return self._answers.take()
+
+    def _is_stale(self, chunk: MetricChunk, record: Record, now: float) -> bool:
+        born = max((one.times[-1] for one in chunk.series if one.times), default=record.time)
+        return now - min(record.time, born) > self._not_after_s
+
+    def _warm(self, chunk: MetricChunk, record: Record) -> None:
+        """Backlog older than a decision may be: it warms the windows and decides nothing."""
+        attempt = self._attempt(chunk, record.time)
+        attempt.note(chunk)
+        self._stale[chunk.attempt] += chunk.points()
+        for one, positions in chunk.positions():
+            if one.steps and one.name in attempt.windows:
+                attempt.windows[one.name].extend(chunk.source, positions, (one.steps, one.values, one.times), record.time)
+
+    def _end_of_stale(self, time: float) -> None:
+        if not self._stale:
+            return
+        points, attempts = sum(self._stale.values()), len(self._stale)
+        self._stale.clear()
+        old = f"{points} points of {attempts} attempts were older than {self._not_after_s:g} s"
+        text = f"{old}: they warmed the windows, nothing was decided on them"
+        self._answers.notice("backlog", text, time, level="info")
+
+    def _attempt(self, event: MetricChunk | RunEvent, time: float) -> Attempt:
+        attempt = self.attempts.get(event.attempt)
+        if attempt is None:
+            # Nobody said `started`: such an attempt can be watched, not steered.
+            record = RunRecord(event.run, event.attempt, event.group, started=time, said=Started(mode="observe"))
+            attempt = self.attempts[event.attempt] = Attempt(Standing(record), self._rules, self._primary)
+        self._changed.add(event.attempt)
+        return attempt
+
+    def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
+        attempt = self._attempt(chunk, record.time)
+        attempt.note(chunk)
+        if attempt.standing.record.over:
+            self.counters["points_after_end"] += chunk.points()
+            return
+        for one, positions in chunk.positions():
+            if one.steps and one.name in attempt.windows:
+                stretch.add((chunk.attempt, one.name, chunk.source), positions, one, record.time)
+
+    # -- judging ---------------------------------------------------------------------------------------------------
+
+    def _judge(self, stretch: Stretch) -> None:
+        """Judges what was gathered since the last cut: candidates of all series in the order of the log."""
+        heap: Heap = []
+        for (name, series, source), (positions, points, appended) in stretch.take():
+            attempt = self.attempts[name]
+            columns = attempt.windows[series].extend(source, positions, points, appended)
+            if columns is None:
+                continue
+            for number, rule in enumerate(attempt.rules):
+                if attempt.judged(rule) == series:
+                    Candidates(attempt, rule, columns, number).push(heap, len(heap))
+        judge_in_order(heap, self._fire, self._conclude)
+
+    def _conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> None:
+        standing = attempt.standing
+        if decision.id in standing.known:
+            return
+        passed = self._gates(decision, standing, rule.mode)
+        if decision.action in ("prune", "alert"):
+            limited = passed.status == "refused" and (passed.refused_by or "").startswith("limit")
+            standing.latches[attempt.latch(rule)] = passed.time + RETRY_REFUSED_S if limited else FOREVER
+        self._emit(passed, standing)
+
+    def _emit(self, decision: Decision, standing: Standing) -> None:
+        standing.known.add(decision.id)
+        if decision.status == "pending":
+            self._await(decision, standing)
+        self._changed.add(decision.attempt)
+        self._answers.decision(decision)
+
+    def _await(self, decision: Decision, standing: Standing) -> None:
+        if decision.action in LR_ACTIONS:  # a person's change supersedes the one that waits
+            for waiting in [one for one in standing.pending.values() if one.action in LR_ACTIONS]:
+                self._answers.ack(waiting, "refused", "superseded by a later change of the learning rate", decision.time)
+                del standing.pending[waiting.id]
+        standing.pending[decision.id] = decision
+        heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, decision.attempt, decision.id))
+
+    def _fire(self, until: float) -> None:
+        """Fires the timers due at or before `until`, by (deadline, attempt)."""
+        while self._timers and self._timers[0][0] <= until:
+            deadline, name, decision_id_ = heapq.heappop(self._timers)
+            if not decision_id_:
+                self.attempts.pop(name, None)
+                self._changed.add(name)
+                continue
+            attempt = self.attempts.get(name)
+            decision = attempt.standing.pending.pop(decision_id_, None) if attempt else None
+            if decision is not None:
+                self._changed.add(name)
+                self.counters["decisions_expired"] += 1
+                self._answers.ack(decision, "expired", "the job did not answer in time", deadline)
+
+    # -- cuts ------------------------------------------------------------------------------------------------------
+
+    def _fold(self, event: Any, record: Record) -> None:
+        match event:
+            case RunEvent():
+                self._fold_run(event, record.time)
+            case Ack():
+                self._fold_ack(event)
+            case Request():
+                self._fold_request(event, record.time)
+            case Decision():
+                self._fold_own(event, record.time)
+            case _:
+                self.counters["misplaced"] += 1
+
+    def _fold_run(self, event: RunEvent, time: float) -> None:
+        attempt = self._attempt(event, time)
+        standing = attempt.standing
+        before = standing.record
+        standing.record = fold(before, event)
+        if standing.record == before:
+            return
+        if event.event == "started":
+            attempt.settle()
+            self._inherit(attempt)
+            self._order_keep_best(attempt, event, time)
+        elif event.event == "restored":
+            for window in attempt.windows.values():
+                window.new_segment()
+        elif standing.record.over and not before.over:
+            self._end(attempt, event, time)
+
+    def _inherit(self, attempt: Attempt) -> None:
+        """A learning rate intent passes only to an attempt that names its parent."""
+        parent = self.attempts.get(attempt.standing.record.said.parent or "")
+        if parent is not None and parent.standing.record.run == attempt.standing.record.run:
+            old = parent.standing.intent
+            attempt.standing.intent = LrIntent(old.multiplier, old.hold, 0)
+
+    def _order_keep_best(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+        """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
+        standing, said = attempt.standing, attempt.standing.record.said
+        for rule in attempt.rules:
+            params = rule.policy.standing_order(attempt.monitor, attempt.goal) if isinstance(rule.policy, KeepsBest) else None
+            if params is None or said.keeps_best or rule.mode != "act" or "restore" not in said.allow:
+                continue
+            trigger = f"started:{event.seq}"
+            reason = f"{rule.policy.name} restores the best weights by {params['series']} when it ends the run"
+            decision = Decision(
+                decision_id(event.run, event.attempt, rule.policy.name, rule.policy.version, "keep-best", trigger),
+                event.run, event.attempt, "keep-best", rule.policy.name, trigger, reason, time, time,
+                rule.policy.version, params=params, group=event.group,
+            )  # fmt: skip
+            if decision.id not in standing.known:
+                self._emit(self._gates(decision, standing, rule.mode), standing)
+            return
+
+    def _end(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+        standing = attempt.standing
+        for rule in attempt.rules:
+            window = attempt.windows.get(attempt.judged(rule))
+            seen = window.latest(time, f"ended:{event.seq}") if window is not None else None
+            decision = rule.policy.at_end(seen) if seen is not None and isinstance(rule.policy, JudgesTheEnd) else None
+            if decision is not None:
+                self._conclude(attempt, rule, decision)
+        for decision in list(standing.pending.values()):
+            done = decision.action == "prune" and standing.record.state == "pruned"
+            if not done:  # the job's own answer to a prune may still be on its way
+                self._answers.ack(decision, "refused", f"the attempt is over ({standing.record.state})", time)
+                del standing.pending[decision.id]
+        attempt.settle()
+        heapq.heappush(self._timers, (time + FORGET_S, event.attempt, ""))
+
+    def _fold_ack(self, ack: Ack) -> None:
+        attempt = self.attempts.get(ack.attempt)
+        decision = attempt.standing.pending.pop(ack.id, None) if attempt else None
+        if attempt is None or decision is None:
+            return
+        self._changed.add(ack.attempt)
+        self.counters[f"acks_{ack.status}"] += 1
+        if ack.status == "applied" and decision.action in LR_ACTIONS:
+            attempt.standing.intent = msgspec.convert(decision.params["intent"], LrIntent)
+
+    def _fold_request(self, request: Request, time: float) -> None:
+        attempt = self.attempts.get(request.attempt or "") or self.current(request.run)
+        if attempt is None:
+            self.counters["requests_unknown_run"] += 1
+            self._answers.notice("request", f"{request.by} asked for {request.action} of {request.run}: not known here", time)
+            return
+        record = attempt.standing.record
+        reason = request.reason or f"{request.by} asked for it"
+        decision = Decision(
+            decision_id(record.run, record.attempt, "person", 1, request.action, request.id),
+            record.run, record.attempt, request.action, "person", request.id, reason, time, time,
+            params=request.params, group=record.group, by=request.by,
+        )  # fmt: skip
+        if decision.id not in attempt.standing.known:
+            self._emit(self._gates(decision, attempt.standing, "act"), attempt.standing)
+
+    def _fold_own(self, decision: Decision, time: float) -> None:
+        """The judge's own decisions come back on control; after a lost state they tell what was decided already."""
+        attempt = self.attempts.get(decision.attempt)
+        if attempt is None or decision.id in attempt.standing.known:
+            return
+        standing = attempt.standing
+        standing.known.add(decision.id)
+        self._changed.add(decision.attempt)
+        if decision.action in ("prune", "alert"):
+            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = FOREVER
+        if decision.status == "pending" and decision.not_after > time and not standing.record.over:
+            self._await(decision, standing)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def current(self, run: str) -> Attempt | None:
+        """The newest attempt of a run, a live one first (attempts are ULIDs: they sort by their start)."""
+        own = [one for one in self.attempts.values() if one.standing.record.run == run]
+        return max(own, key=lambda one: (not one.standing.record.over, one.standing.record.attempt), default=None)
+
+    def changes(self) -> tuple[dict[str, bytes | None], bytes]:
+        """What changed since `saved`, as the bytes of each attempt, and the judge's own body."""
+        bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in self._changed}
+        gates = self._gates.dump() if hasattr(self._gates, "dump") else {}
+        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "gates": gates, "stale": dict(self._stale)})
+
+    def saved(self) -> None:
+        """What `changes` gave is durable."""
+        self._changed.clear()
+
+    def load(self, attempts: dict[str, bytes], body: bytes | None) -> None:
+        """Forgets everything and takes the saved state instead."""
+        self.attempts = {name: Attempt.load(one, self._rules, self._primary) for name, one in attempts.items()}
+        plain = msgspec.msgpack.decode(body) if body else {}
+        self.counters.clear()
+        self.counters.update(plain.get("counters", {}))
+        self._answers.take()
+        self._stale = Counter(plain.get("stale", {}))
+        if hasattr(self._gates, "load"):
+            self._gates.load(plain.get("gates", {}))
+        self._changed.clear()
+        waiting = [(d, name) for name, one in self.attempts.items() for d in one.standing.pending.values()]
+        self._timers = [(d.not_after + EXPIRY_GRACE_S, name, d.id) for d, name in waiting]
+        over = [(one.standing.record, name) for name, one in self.attempts.items() if one.standing.record.over]
+        self._timers += [((record.ended or 0.0) + FORGET_S, name, "") for record, name in over]
+        heapq.heapify(self._timers)

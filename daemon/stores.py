@@ -1,0 +1,64 @@
+"""How a lane's consumer becomes durable: the judge through state.db, the metrics store through its own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..consumers.judge import Judge
+from ..core.ports import Clock, Message, Partition
+from .state import State
+
+SAVE_EVERY_S = 1.0
+SAVE_SHARE = 20
+"""Without an answer what changed is saved every second, or every 20 times what the last save took."""
+
+
+class JudgeStore:
+    """One transaction for windows, latches, cursor and outbox."""
+
+    def __init__(self, judge: Judge, state: State, clock: Clock) -> None:
+        self._judge, self._state, self._clock = judge, state, clock
+        self._due = 0.0
+        self._durable: dict[Partition, int] = {}
+        self._wanted: dict[Partition, int] = {}
+
+    def position(self, partition: Partition) -> int | None:
+        return self._durable.get(partition)
+
+    def reload(self) -> None:
+        self._judge.load(*self._state.load())
+        self._durable = self._state.positions()
+        self._wanted = {}
+
+    def commit(
+        self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
+    ) -> Mapping[Partition, int] | None:
+        self._wanted = dict(positions)
+        if not answers and not at_once and self._clock.monotonic() < self._due:
+            return None
+        return self._save(answers)
+
+    def _save(self, answers: Sequence[Message]) -> Mapping[Partition, int] | None:
+        moved = {key: position for key, position in self._wanted.items() if self._durable.get(key) != position}
+        attempts, body = self._judge.changes()
+        if not (moved or attempts or answers):
+            return None
+        begun = self._clock.monotonic()
+        with self._state.transaction():
+            self._state.save(attempts, body)
+            self._state.add(answers)
+            self._state.advance(moved)
+        self._judge.saved()
+        self._durable.update(moved)
+        ended = self._clock.monotonic()
+        self._due = ended + max(SAVE_EVERY_S, SAVE_SHARE * (ended - begun))
+        return moved
+
+    def unsent(self) -> Sequence[tuple[int, Message]]:
+        return self._state.unsent()
+
+    def mark_sent(self, numbers: Sequence[int]) -> None:
+        self._state.mark_sent(numbers)
+
+    def finish(self, now: float) -> Mapping[Partition, int] | None:
+        return self._save(())

@@ -1,0 +1,284 @@
+"""The judge over real policies and gates: one order, the same conclusions however the log was cut, saved and read again."""
+
+import itertools
+import math
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from smarttuner.consumers.judge import Judge
+from smarttuner.consumers.policies.divergence import Divergence
+from smarttuner.consumers.policies.patience import Patience
+from smarttuner.consumers.policies.plateau import Plateau
+from smarttuner.consumers.rules import Rule
+from smarttuner.core import events
+from smarttuner.core.events import Ack, Decision, MetricChunk, Request, RunEvent, Series, Started
+from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, RUNS, Record
+from smarttuner.daemon.gates import Gates, Rate
+
+START = 1_700_000_000.0
+ALLOW = ["lr", "checkpoint", "restore", "prune"]
+
+
+class Log:
+    """Records in one total order, a millisecond apart."""
+
+    def __init__(self):
+        self.records = []
+        self.offsets = {}
+
+    def add(self, topic, event, after=0.001):
+        body = event if isinstance(event, bytes) else events.encode(event)
+        offset = self.offsets[topic] = self.offsets.get(topic, -1) + 1
+        time = (self.records[-1].time if self.records else START) + after
+        self.records.append(Record(topic, 0, offset, "k", body, time))
+        return self.records[-1]
+
+    def start(self, run="r", attempt="A", **said):
+        said = {"monitor": "val_loss", "goal": "min", "allow": ALLOW, **said}
+        return self.add(RUNS, RunEvent(run, attempt, "started", START, seq=0, started=Started(**said)))
+
+    def points(self, values, seq=1, step=0, attempt="A", run="r", series="val_loss", time=None):
+        n = len(values)
+        born = [START + i if time is None else time for i in range(n)]
+        return self.add(METRICS, MetricChunk(run, attempt, "sdk", seq, [Series(series, list(range(step, step + n)), values, born)]))
+
+
+def act(*policies):
+    return lambda record: [Rule(policy, None, "act") for policy in policies]
+
+
+def judge(rules=None, gates=None, **options):
+    return Judge(rules or act(Patience(patience=3)), gates or Gates(), **options)
+
+
+def answers(messages, kind=Decision):
+    return [e for e in (events.decode(m.body) for m in messages if m.topic != DEAD_LETTERS) if isinstance(e, kind)]
+
+
+def run(one, log, now=START + 10):
+    return one.handle(log.records, now)
+
+
+def test_a_run_that_stops_improving_is_pruned_once():
+    log = Log()
+    log.start()
+    log.points([3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    out = run(judge(), log)
+    (decision,) = answers(out)
+    assert (decision.action, decision.status, decision.step, decision.trigger) == ("prune", "pending", 4, "sdk:5")
+    assert decision.not_after == decision.time + 600
+    assert [n.what for n in answers(out, events.Notice)] == ["prune"]
+
+
+def test_an_unnamed_attempt_is_watched_and_never_steered():
+    log = Log()
+    log.points([2.0] * 9)
+    (decision,) = answers(run(judge(), log))
+    assert decision.status == "would"
+
+
+def test_a_job_that_observes_makes_every_policy_observe():
+    log = Log()
+    log.start(mode="observe")
+    log.points([2.0] * 9)
+    assert [d.status for d in answers(run(judge(), log))] == ["would"]
+
+
+def test_what_the_job_does_not_allow_is_refused_with_the_reason():
+    log = Log()
+    log.start(allow=["lr"])
+    log.points([2.0] * 9)
+    (decision,) = answers(run(judge(), log))
+    assert (decision.status, decision.refused_by) == ("refused", "permission: the job does not allow prune")
+
+
+def test_a_policy_does_not_scale_while_an_answer_is_out_and_goes_on_from_what_was_applied():
+    log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
+    log.start()
+    log.points([2.0] * 5)
+    first, second = answers(run(one, log))
+    assert (first.params["intent"], first.status) == ({"multiplier": 0.5, "hold": None, "revision": 1}, "pending")
+    assert (second.status, second.refused_by.split(":")[0]) == ("refused", "pending")
+    later = Log()
+    later.records, later.offsets = [log.records[-1]], dict(log.offsets)
+    later.add(RUNS, Ack(first.id, "r", "A", "applied", START, seq=9, step=4))
+    later.points([2.0] * 2, seq=20, step=20)
+    (third,) = answers(one.handle(later.records[1:], START + 10))
+    assert third.params["intent"] == {"multiplier": 0.25, "hold": None, "revision": 2}
+
+
+@pytest.mark.parametrize("status", ["refused", "expired", "failed"])
+def test_an_intent_that_was_not_applied_changes_nothing(status):
+    log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
+    log.start()
+    log.points([2.0] * 3)
+    (first,) = answers(run(one, log))
+    log.add(RUNS, Ack(first.id, "r", "A", status, START, seq=9))
+    one.handle(log.records[-1:], START + 10)
+    assert one.attempts["A"].standing.intent == events.LrIntent()
+
+
+def test_a_person_supersedes_what_is_pending():
+    log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
+    log.start()
+    log.points([2.0] * 3)
+    log.add(CONTROL, Request("req", "r", "set-lr", "ann", START, {"value": 0.01}))
+    out = run(one, log)
+    scale, by_hand = answers(out)
+    assert by_hand.params["intent"] == {"multiplier": 1.0, "hold": 0.01, "revision": 2}
+    assert [(a.id, a.status) for a in answers(out, Ack)] == [(scale.id, "refused")]
+
+
+@pytest.mark.parametrize(
+    ("action", "params"), [("set-lr", {"value": -1}), ("set-lr", {}), ("scale-lr", {"factor": "x"}), ("fly", {})]
+)
+def test_a_request_that_makes_no_sense_is_refused(action, params):
+    log = Log()
+    log.start()
+    log.add(CONTROL, Request("req", "r", action, "ann", START, params))
+    (decision,) = answers(run(judge(), log))
+    assert decision.status == "refused"
+    assert decision.refused_by.startswith("scope")
+
+
+def test_a_decision_without_an_answer_expires_and_is_said_so_once():
+    log, one = Log(), judge()
+    log.start()
+    log.points([2.0] * 5)
+    (decision,) = answers(run(one, log))
+    assert not answers(one.handle([], decision.not_after), Ack)
+    (ack,) = answers(one.handle([], decision.not_after + 6), Ack)
+    assert (ack.id, ack.status, ack.by) == (decision.id, "expired", "gate")
+    assert not one.handle([], decision.not_after + 60)
+
+
+def test_the_end_of_an_attempt_refuses_what_is_pending():
+    log, one = Log(), judge()
+    log.start()
+    log.points([2.0] * 5)
+    log.add(RUNS, RunEvent("r", "A", "ended", START, seq=50, state="failed", ended_by="died"))
+    out = run(one, log)
+    assert [(a.status, a.reason) for a in answers(out, Ack)] == [("refused", "the attempt is over (failed)")]
+    log.add(CONTROL, Request("req", "r", "checkpoint", "ann", START))
+    (late,) = answers(one.handle(log.records[-1:], START + 10))
+    assert (late.status, late.refused_by) == ("refused", "scope: the attempt is over (failed)")
+
+
+def test_a_backlog_of_a_night_decides_nothing_and_says_one_line():
+    log, one = Log(), judge()
+    log.start()
+    log.points([2.0] * 9, time=START - 30_000)
+    out = run(one, log)
+    assert not answers(out)
+    log.points([2.0], seq=40, step=40)
+    out = one.handle(log.records[-1:], START + 10)
+    assert [(n.what, n.level) for n in answers(out, events.Notice)][:1] == [("backlog", "info")]
+    (decision,) = answers(out)
+    assert decision.trigger == "sdk:40"
+
+
+def test_a_record_that_is_no_event_is_kept_aside_and_the_rest_goes_on():
+    log = Log()
+    log.start()
+    log.add(METRICS, b"\xffnot json")
+    log.points([2.0] * 5)
+    out = run(judge(), log)
+    assert [(m.topic, m.body) for m in out if m.topic == DEAD_LETTERS] == [(DEAD_LETTERS, b"\xffnot json")]
+    assert len(answers(out)) == 1
+
+
+def test_the_rate_limit_refuses_and_lets_the_condition_speak_again():
+    gates = Gates(rate=Rate(1))
+    log, one = Log(), judge(gates=gates)
+    for name in ("A", "B"):
+        log.start(run=name, attempt=name)
+        log.points([2.0] * 5, attempt=name, run=name)
+    first, second = answers(run(one, log))
+    assert (first.status, second.status, second.refused_by[:5]) == ("pending", "refused", "limit")
+    log.add(RUNS, RunEvent("A", "A", "note", START, seq=60), after=3700)
+    log.points([2.0], seq=90, step=90, attempt="B", run="B", time=START + 3700)
+    assert [d.status for d in answers(one.handle(log.records[-2:], START + 3701))] == ["pending"]
+
+
+def test_best_weights_are_ordered_before_the_first_point():
+    log = Log()
+    log.start()
+    (order,) = answers(run(judge(act(Patience(patience=3, restore_best_weights=True))), log))
+    assert (order.action, order.status, order.params["series"]) == ("keep-best", "pending", "val_loss")
+
+
+def test_after_a_restore_steps_may_start_again():
+    log = Log()
+    log.start()
+    log.points([3.0, 2.0, 2.5])
+    log.add(RUNS, RunEvent("r", "A", "restored", START, seq=4, step=1))
+    log.points([2.0, 2.0], seq=5, step=1)
+    one = judge()
+    assert not answers(run(one, log))
+    assert one.attempts["A"].windows["val_loss"].not_advancing == 0
+
+
+def test_an_intent_is_inherited_only_by_an_attempt_that_names_its_parent():
+    log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
+    log.start()
+    log.points([2.0] * 3)
+    (first,) = answers(run(one, log))
+    log.add(RUNS, Ack(first.id, "r", "A", "applied", START, seq=9))
+    log.start(attempt="B")
+    log.start(attempt="C", parent="A")
+    one.handle(log.records[-3:], START + 10)
+    assert one.attempts["B"].standing.intent.multiplier == 1.0
+    assert one.attempts["C"].standing.intent.multiplier == 0.5
+
+
+def story(values):
+    """Two attempts, interleaved points, events and requests: everything that can be a cut."""
+    log = Log()
+    log.start(run="a", attempt="A")
+    log.start(run="b", attempt="B")
+    for i, (name, value) in enumerate(itertools.product("AB", values)):
+        log.points([value], seq=10 * i + 1, step=10 * i, attempt=name, run=name.lower())
+        if i % 7 == 3:
+            log.add(CONTROL, Request(f"q{i}", name.lower(), "scale-lr", "ann", START, {"factor": 0.5}))
+        if i % 11 == 5:
+            log.add(RUNS, RunEvent(name.lower(), name, "restored", START, seq=10 * i + 2, step=0))
+    return log
+
+
+RULES = act(
+    Patience(patience=3, restore_best_weights=True), Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=1), Divergence()
+)
+VALUES = st.lists(st.sampled_from([1.0, 2.0, 2.0, 3.0, 50.0, math.nan, math.inf]), min_size=4, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES, st.data())
+def test_conclusions_do_not_depend_on_batches_nor_on_saving_and_reading_again(values, data):
+    log = story(values)
+    whole = answers(Judge(RULES, Gates()).handle(log.records, START + 10))
+    one, got, at, saved = Judge(RULES, Gates()), [], 0, {}
+    while at < len(log.records):
+        n = data.draw(st.integers(1, 9))
+        got += answers(one.handle(log.records[at : at + n], START + 10))
+        at += n
+        bodies, body = one.changes()
+        saved |= bodies
+        one.saved()
+        if data.draw(st.booleans()):
+            one = Judge(RULES, Gates())
+            one.load(saved, body)
+    assert [msgspec.json.encode(d) for d in got] == [msgspec.json.encode(d) for d in whole]
+
+
+def test_a_lost_state_is_rebuilt_from_the_log_and_decides_nothing_twice():
+    log, one = Log(), judge()
+    log.start()
+    log.points([2.0] * 5)
+    first = answers(run(one, log))
+    for decision in first:
+        log.add(CONTROL, decision)
+    assert one.handle(log.records[-1:], START + 10) == []
+    again = answers(run(judge(), log))
+    assert [d.id for d in again] == [d.id for d in first]
