@@ -204,3 +204,6 @@ def test_after_a_restore_a_best_stays_and_counts_start_again():
     folded(band, [1.0] * 20)
     band.new_segment()
     assert np.isnan(folded(band, [9.0] * EVERY)["edge"]).all()
+    assert folded(band, [math.nan, math.nan])["row"].tolist() == [1, 2]
+    band.new_segment()
+    assert folded(band, [math.nan])["row"].tolist() == [1]
