@@ -258,7 +258,7 @@ class Spool:
         if head + shape.size > self._limit:
             head = self._room(shape.size, self._reserve)
             if head < 0:
-                return self._drop(shape.points)
+                return self._drop(shape.points, shape.points)
         try:
             body = shape.pack(head, position, shape.ids, step, time_s, *values.values())
         except (struct.error, TypeError, OverflowError, ValueError):
@@ -281,7 +281,7 @@ class Spool:
         self.not_numbers += len(values) - len(kept)
         kept = {name: value for name, value in kept.items() if self._series.define(name) >= 0}
         if not kept or not -(1 << 63) <= at < 1 << 63 or not self._know(tuple(kept)):
-            return self._drop(max(1, len(kept)))
+            return self._drop(max(1, len(kept)), len(kept))
         return self._write(at, kept, born)
 
     def _know(self, keys: tuple[Any, ...]) -> bool:
@@ -296,7 +296,7 @@ class Spool:
         size = padded(RECORD_HEAD_BYTES + len(body))
         head = self._room(size, 0) if size <= max(self._ring // 4, self._reserve) else -1
         if head < 0:
-            return self._drop(1)
+            return self._drop(1, 0)
         rest = RECORD_HEAD.pack(size, 0, head, 0, EVENT, 0, len(body))[8:] + body
         self._put(head, rest.ljust(size - 8, b"\0"))
         if closing:
@@ -331,10 +331,10 @@ class Spool:
         self._limit = min(lap_end, end)
         return head if head + size <= end else -1
 
-    def _drop(self, points: int) -> bool:
-        """Counts what is lost; its positions stay a gap."""
+    def _drop(self, lost: int, points: int) -> bool:
+        """Counts what is lost; the positions of its points stay a gap."""
         self.next_position += points
-        self._dropped += points
+        self._dropped += lost
         if self._open:
             self._words[WORD_DROPPED] = self.dropped
         return False
