@@ -9,37 +9,23 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import Field, ValidationError
 
 from ..core.errors import ConfigError
-from ..core.events import Goal, Mode
 from .config_acting import Missing, missing_in
 from .config_errors import ConfigProblems, Path, Problem
-from .config_explain import problems_of
+from .config_explain import place_of, problems_of
 from .config_fill import Filling, fill, override
-from .config_judging import (
-    BusRules,
-    Decisions,
-    EarlyStopping,
-    Gate,
-    Limits,
-    Metrics,
-    Policies,
-    PolicyRule,
-    StoreRules,
-)
+from .config_judging import BusRules, Decisions, EarlyStopping, Limits, Metrics, Policies, StoreRules
 from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
 from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
 from .config_types import Section, part
 from .config_yaml import Document, parse, read_text
 
-__all__ = ["Config", "ConfigProblems", "Gate", "Loaded", "PolicyRule", "StrategyRule", "find", "load"]
+__all__ = ["Config", "ConfigProblems", "Loaded", "find", "load"]
 
 SYSTEM_FILE = "/etc/smart-tuner/config.yaml"
-STRATEGIES = {"patience_based": "patience", "plateau_detection": "plateau", "improvement_threshold": "improvement"}
-"""Sections of early_stopping.strategies and the policies that they give options to."""
 NEPTUNE_CLOSED = "Neptune's hosted service closed on 2026-03-05: metrics stay local"
 
 
@@ -49,15 +35,6 @@ class Monitoring(Section):
     platforms: Platforms = part("trackers that mirror runs", Platforms)
     metrics: Metrics = part("which series are judged", Metrics)
     alerts: AlertChannels = part("where alerts are delivered", AlertChannels)
-
-
-@dataclass(frozen=True)
-class StrategyRule:
-    """What the configuration says about one policy: its options and the most that it may do."""
-
-    name: str
-    options: dict[str, Any]
-    mode: Mode
 
 
 class Config(Section):
@@ -78,35 +55,6 @@ class Config(Section):
     limits: Limits = part("what is never exceeded", Limits)
     decisions: Decisions = part("how decisions live", Decisions)
     store: StoreRules = part("the Parquet folders", StoreRules)
-
-    @property
-    def goal(self) -> Goal | None:
-        """Whether the judged series is better low or high, where the file says so."""
-        patience = self.early_stopping.strategies.patience_based
-        return patience.mode if patience is not None else None
-
-    def strategies(self) -> dict[str, StrategyRule]:
-        """The policies that a person named, with their options; the others of the shipped set are `policies.default`."""
-        found: dict[str, StrategyRule] = {}
-        for section, name in STRATEGIES.items():
-            stated = getattr(self.early_stopping.strategies, section)
-            if stated is not None:
-                found[name] = StrategyRule(name, stated.model_dump(), "act")
-        for name, rule in self.policies.rules().items():
-            options = (found[name].options if name in found else {}) | rule.options
-            found[name] = StrategyRule(name, options, rule.mode or "act")
-        return found
-
-    def mode_of(self, policy: str) -> Mode:
-        """The most that a policy may do."""
-        named = self.strategies().get(policy)
-        return named.mode if named else self.policies.default
-
-    def gates(self) -> dict[str, Gate]:
-        """The quality gates by name, each with its series; `policies.default` has no part in them: `then` says what they do."""
-        primary = self.monitoring.metrics.primary
-        gates = self.early_stopping.quality_gates
-        return {name: one if one.series else one.model_copy(update={"series": primary}) for name, one in gates.items()}
 
 
 @dataclass(frozen=True)
@@ -147,6 +95,7 @@ def load(path: str | pathlib.Path | None, environ: Mapping[str, str], strict: bo
     filling = fill(document, environ, found.parent if found else pathlib.Path())
     absent = missing_in(document.tree)
     config = _validated(document, filling, strict)
+    _check_policies(config, document)
     warnings = [_off(part, problem) for part, problem in filling.off.items()]
     if found is not None and not document.places:
         warnings.insert(0, f"{found}: is empty: the defaults apply")
@@ -176,3 +125,14 @@ def _validated(document: Document, filling: Filling, strict: bool) -> Config:
             document.tree[str(part[0])][part[1]].pop(part[2])
         config = Config.model_validate(document.tree)
     return config
+
+
+def _check_policies(config: Config, document: Document) -> None:
+    """Each policy that is named by name exists and takes its options. Asked only then: it imports numpy."""
+    if not config.policies.rules():
+        return
+    from .config_rules import refused
+
+    problems = [Problem(place_of(document, path), path, message, hint) for path, message, hint in refused(config)]
+    if problems:
+        raise ConfigProblems(problems)

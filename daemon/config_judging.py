@@ -6,13 +6,28 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from ..core.events import Mode
+from ..core.events import Goal, Mode
 from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, key, part, unique, wrong
 
-GATE_SERIES = {"max_acceptable_loss": ("", "max"), "audio_quality_threshold": ("audio_quality_score", "min")}
-"""Short names of the seed that do not name their series themselves; "" stands for the judged series."""
+SHORT_GATES: dict[str, tuple[str, dict[str, str]]] = {
+    "max_acceptable_loss": ("max", {"goal": "min"}),
+    "audio_quality_threshold": ("min", {"series": "audio_quality_score"}),
+}
+"""Short names of the seed that do not name their series themselves: the bound, and what else they mean. A greatest loss is
+about the judged series, where that is better low."""
 BUS_URL = re.compile(r"local:.*|kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 
 
@@ -37,20 +52,31 @@ class PlateauDetection(Section):
 
     factor: Number = key("what the learning rate is multiplied by", 0.5, gt=0, lt=1)
     patience: Whole = key("points without an improvement that are let pass", 4, "points", ge=0)
-    threshold: Number = key("relative improvement that counts", 0.0001, "share of the best", ge=0)
+    threshold: Number = key("relative improvement that counts", 0.0001, "share of the best", ge=0, lt=1)
     cooldown: Whole = key("points after a change in which nothing is counted", 2, "points", ge=0)
 
 
 class ImprovementThreshold(Section):
     """End a run whose improvement over a window is too small."""
 
-    min_improvement_percent: Number = key("least improvement over the window", 0.5, "percent", gt=0)
-    evaluation_window: Whole = key("the window", 10, "points", ge=2, le=512)
+    min_improvement_percent: Number = key("least improvement over the window", 0.5, "percent", ge=0)
+    evaluation_window: Whole = key("the window", 10, "points", ge=1, le=4096)
+
+
+class DivergenceRule(Section):
+    """End a run whose judged series left all reason."""
+
+    points: Whole = key("points in a row outside the band", 3, "points", ge=1, le=16)
+    width: Number = key("half of the band around the median", 6.0, "robust standard deviations", gt=0)
+    rise_percent: Number = key("how much worse than the median a point outside must be besides", 50.0, "percent", ge=0)
+    not_finite: Whole = key("NaN or infinite points in a row", 1, "points", ge=1)
+    then: Literal["prune", "alert"] = key("end the run, or tell", "prune")
 
 
 class Strategies(Section):
     """The strategies that a person named act; those not named observe."""
 
+    divergence: Named[DivergenceRule] = key("end a run whose series left all reason", None)
     patience_based: Named[PatienceBased] = key("end a run that does not improve any more", None)
     plateau_detection: Named[PlateauDetection] = key("lower the learning rate on a plateau", None)
     improvement_threshold: Named[ImprovementThreshold] = key("end a run whose improvement is too small", None)
@@ -63,7 +89,12 @@ class Gate(Section):
     min: Number | None = key("smallest value that passes", None, "of the series")
     max: Number | None = key("largest value that passes", None, "of the series", validate_default=True)
     then: Literal["alert", "prune"] = key("what a value outside does: tell, or end the run", "alert")
-    after: Whole = key("points of the series before the gate is looked at", 0, "points", ge=0)
+    after: Whole = key("points of the series before the gate is looked at", 10, "points", ge=0)
+    goal: Goal | None = key("look only at a series that is better low (min) or high (max)", None)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(core_schema), {"type": "number", "description": "short form"}]}
 
     @model_validator(mode="before")
     @classmethod
@@ -91,15 +122,17 @@ def long_gates(value: Any) -> Any:
 
 
 def _long(name: str, bound: Any) -> Any:
+    if name in SHORT_GATES:
+        side, more = SHORT_GATES[name]
+        return {side: bound} | more
     side, _, series = name.partition("_")
-    if name in GATE_SERIES:
-        series, side = GATE_SERIES[name]
-    elif side not in ("min", "max") or not series:
-        return "" if bound is None else bound
-    return {side: bound} | ({"series": series} if series else {})
+    if side in ("min", "max") and series:
+        return {side: bound, "series": series}
+    return "" if bound is None else bound
 
 
-Gates = Annotated[dict[str, Gate], BeforeValidator(long_gates)]
+GateName = Annotated[str, Field(min_length=1, max_length=64)]
+Gates = Annotated[dict[GateName, Gate], BeforeValidator(long_gates)]
 
 
 class EarlyStopping(Section):
@@ -112,7 +145,9 @@ class EarlyStopping(Section):
 class PolicyRule(Section):
     """What a person says about one policy by its name in docs/policies.md."""
 
-    mode: Mode | None = key("act or observe; a policy that is named here or under early_stopping acts unless it says observe", None)
+    mode: Literal["act", "observe", "off"] = key(
+        "a policy that is named here or under early_stopping acts unless this says else", "act"
+    )
     options: dict[str, Value] = key("options of the policy, over those of early_stopping", {})
 
 
@@ -121,7 +156,7 @@ class Policies(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, PolicyRule] = Field(init=False)
-    default: Mode = key("mode of the policies that nobody named", "observe")
+    default: Mode = key("mode of the shipped policies that nobody named", "observe")
 
     def rules(self) -> dict[str, PolicyRule]:
         """The rules by the policy's name."""

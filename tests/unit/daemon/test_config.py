@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 import smarttuner
-from smarttuner.daemon.config import Config, ConfigProblems, find, load
+from smarttuner.daemon.config import ConfigProblems, find, load
 
 ROOT = pathlib.Path(smarttuner.__file__).parent
 SEED = ROOT / "configs/enhanced-smart-tuner.yaml"
@@ -56,32 +56,19 @@ def test_the_order_in_which_a_file_is_looked_for(tmp_path):
 
 
 def test_the_short_gates_of_the_seed_mean_what_they_say():
-    gates = load(SEED, {"SMART_TUNER__MONITORING__METRICS__PRIMARY": "eval_loss"}).config.gates()
-    assert {name: (one.series, one.min, one.max, one.then) for name, one in gates.items()} == {
-        "min_alignment_score": ("alignment_score", 0.85, None, "alert"),
-        "max_acceptable_loss": ("eval_loss", None, 2.0, "alert"),
-        "audio_quality_threshold": ("audio_quality_score", 3.5, None, "alert"),
+    gates = load(SEED, {}).config.early_stopping.quality_gates
+    assert {name: (one.series, one.min, one.max, one.then, one.goal) for name, one in gates.items()} == {
+        "min_alignment_score": ("alignment_score", 0.85, None, "alert", None),
+        "max_acceptable_loss": (None, None, 2.0, "alert", "min"),
+        "audio_quality_threshold": ("audio_quality_score", 3.5, None, "alert", None),
     }
 
 
 def test_a_gate_in_long_form(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("early_stopping: {quality_gates: {loud: {series: level, max: 3, then: prune, after: 5}}}")
-    gate = load(file, {}).config.gates()["loud"]
+    gate = load(file, {}).config.early_stopping.quality_gates["loud"]
     assert (gate.series, gate.max, gate.then, gate.after) == ("level", 3.0, "prune", 5)
-
-
-def test_only_what_a_person_named_acts(tmp_path):
-    file = tmp_path / "c.yaml"
-    file.write_text("early_stopping: {strategies: {patience_based: {}}}\npolicies: {divergence: {mode: observe}, plateau: {}}\n")
-    config = load(file, {}).config
-    assert {name: one.mode for name, one in config.strategies().items()} == {
-        "patience": "act",
-        "divergence": "observe",
-        "plateau": "act",
-    }
-    assert (config.mode_of("patience"), config.mode_of("improvement")) == ("act", "observe")
-    assert Config().strategies() == {}
 
 
 def test_a_default_that_breaks_a_rule_between_keys_is_told_where_the_other_key_stands(tmp_path):

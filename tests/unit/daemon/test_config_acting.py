@@ -42,3 +42,11 @@ def test_what_does_not_act_is_listed_only_where_the_file_has_it(tmp_path, text):
     file.write_text(text)
     (listed,) = load(file, {}).missing
     assert str(listed).startswith(listed.path + " (1 key): ")
+
+
+def test_each_named_test_is_there():
+    root = pathlib.Path(smarttuner.__file__).parent
+    for row in TABLE:
+        if row.test:
+            file, _, name = row.test.partition("::")
+            assert f"def {name}(" in (root / file).read_text(), row

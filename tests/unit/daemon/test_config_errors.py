@@ -297,6 +297,10 @@ SNIPPETS = [
     ("policies:\n  default: acts", 2, "policies.default", '"acts" is not known here', "did you mean default: act?"),
     ("policies:\n  patience: act", 2, "policies.patience", '"act" stands where a section belongs', "indent"),
     ("policies:\n  patience:\n    patience: 3", 3, "policies.patience.patience", "there is no key patience", ""),
+    ("policies:\n  patiense: {}", 2, "policies.patiense", "no policy is called patiense", "did you mean patience?"),
+    ("policies:\n  patience:\n    options: {patients: 3}", 3, "policies.patience.options", "patients", ""),
+    ("policies:\n  plateau:\n    options:\n      factor: 2", 3, "policies.plateau.options", "factor: 2", ""),
+    ("policies:\n  quality_gate: {options: {min: 3}}", 2, "policies.quality_gate.options", "options of gates", "quality_gates"),
     ("a: 1\na: 2", 2, "a", "stands here twice", "line 1 has it already"),
     ("bus:\n  url: !!python/object x", 2, "bus.url", "is not used here", "without a tag"),
     # syntax

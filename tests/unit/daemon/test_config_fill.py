@@ -140,7 +140,7 @@ def test_variables_win_over_the_file(tmp_path):
     assert config.monitoring.metrics.secondary == ["a", "b"]
     assert config.search_space["Lr"].high == 10
     assert config.early_stopping.strategies.patience_based.patience == 9
-    assert config.goal == "max"
+    assert config.early_stopping.strategies.patience_based.mode == "max"
     assert config.monitoring.alerts.slack.webhook_url.get_secret_value() == "#s: [e]c {r} 'et"
 
 
