@@ -70,6 +70,14 @@ class Attempt:
                 window.load(before[series].dump())
             self.windows[series] = window
 
+    def adopt(self, rules: Rules, primary: str) -> list[str]:
+        """Takes new rules; the latches of those whose mode is another one now."""
+        before = {self.latch(rule): rule.mode for rule in self.rules}
+        self._rules, self._primary = rules, primary
+        self.settle()
+        after = {self.latch(rule): rule.mode for rule in self.rules}
+        return [latch for latch, mode in after.items() if before.get(latch, mode) != mode]
+
     def note(self, chunk: MetricChunk) -> None:
         """Keeps the last point of each series of the chunk."""
         for one in chunk.series:

@@ -50,7 +50,7 @@ class Judge:
     """Folds metrics, runs and control; answers with decisions, acks of the gate, notices and dead letters."""
 
     name = "judge"
-    topics = (METRICS, RUNS, CONTROL)
+    topics: tuple[str, ...] = (METRICS, RUNS, CONTROL)
 
     def __init__(self, rules: Rules, gates: Gates, primary: str = "val_loss", not_after_s: float = 600.0) -> None:
         self.attempts: dict[str, Attempt] = {}
@@ -60,11 +60,27 @@ class Judge:
         self._changed: set[str] = set()
         self._stale: Counter[str] = Counter()
         self._answers = Answers(self.counters)
+        self._next: tuple[Rules, Gates, str, float] | None = None
+
+    def adopt(self, rules: Rules, gates: Gates, primary: str, not_after_s: float) -> None:
+        """Takes a new configuration before the next batch (called from any thread)."""
+        self._next = (rules, gates, primary, not_after_s)
+
+    def _adopt(self) -> None:
+        """Windows of series that stay judged go on; a policy whose mode changed may speak again."""
+        if self._next is None:
+            return
+        (self._rules, self._gates, self._primary, self._not_after_s), self._next = self._next, None
+        for name, attempt in self.attempts.items():
+            for latch in attempt.adopt(self._rules, self._primary):
+                attempt.standing.latches.pop(latch, None)
+            self._changed.add(name)
 
     # -- folding ---------------------------------------------------------------------------------------------------
 
     def handle(self, records: Sequence[Record], now: float) -> list[Message]:
         """Folds records in their order; `now` (wall clock) only tells what is stale and, when nothing came, what is due."""
+        self._adopt()
         stretch = Stretch()
         for record in records:
             try:
@@ -307,8 +323,7 @@ class Judge:
     def changes(self) -> tuple[dict[str, bytes | None], bytes]:
         """What changed since `saved`, as the bytes of each attempt, and the judge's own body."""
         bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in self._changed}
-        gates = self._gates.dump() if hasattr(self._gates, "dump") else {}
-        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "gates": gates, "stale": dict(self._stale)})
+        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "stale": dict(self._stale)})
 
     def saved(self) -> None:
         """What `changes` gave is durable."""
@@ -322,8 +337,6 @@ class Judge:
         self.counters.update(plain.get("counters", {}))
         self._answers.take()
         self._stale = Counter(plain.get("stale", {}))
-        if hasattr(self._gates, "load"):
-            self._gates.load(plain.get("gates", {}))
         self._changed.clear()
         waiting = [(d, name) for name, one in self.attempts.items() for d in one.standing.pending.values()]
         self._timers = [(d.not_after + EXPIRY_GRACE_S, name, d.id) for d, name in waiting]

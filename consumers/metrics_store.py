@@ -56,14 +56,29 @@ class MetricsStore:
     or away: nothing is lost then, and the same call can be made again."""
 
     name = "metrics_store"
-    topics = (METRICS, RUNS, CONTROL)
+    topics: tuple[str, ...] = (METRICS, RUNS, CONTROL)
 
-    def __init__(self, folder: str, clock: Clock, *, retention: Retention | None = None, seal_rows: int = SEAL_ROWS) -> None:
+    def __init__(
+        self,
+        folder: str,
+        clock: Clock,
+        *,
+        retention: Retention | None = None,
+        seal_rows: int = SEAL_ROWS,
+        publish_s: float = PUBLISH_EVERY_S,
+    ) -> None:
         self._clock = clock
         self._retention = retention or Retention()
         self._folder = folder
-        self._metrics = MetricFiles(os.path.join(folder, "metrics"), seal_rows, clock)
+        self._seal_rows = seal_rows
+        self._publish_s = publish_s
         self._skipped = 0
+        self.reload()
+
+    def reload(self) -> None:
+        """Forgets what is in memory and goes on from the visible files: after a step that failed halfway."""
+        folder = self._folder
+        self._metrics = MetricFiles(os.path.join(folder, "metrics"), self._seal_rows, self._clock)
         self._tables: dict[int, _Tables] = {}
         self._notices: list[str] = []
         numbers = {0}
@@ -158,7 +173,7 @@ class MetricsStore:
             for one in tables.files:
                 one.publish()
         took = self._clock.monotonic() - began
-        self._due = now + max(PUBLISH_EVERY_S, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
+        self._due = now + max(self._publish_s, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
         self._cursor_due = now + CURSOR_EVERY_S
 
     @property

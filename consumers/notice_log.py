@@ -17,7 +17,7 @@ class NoticeLog:
     """A consumer with a lane of its own; delivery to people (mail, chat) is a later one beside it."""
 
     name = "notice_log"
-    topics = (NOTICES,)
+    topics: tuple[str, ...] = (NOTICES,)
 
     def __init__(self) -> None:
         self.alerts = 0

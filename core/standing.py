@@ -29,6 +29,7 @@ class _Stored(msgspec.Struct, frozen=True):
     pending: dict[str, Decision]
     latches: dict[str, float | str]
     known: list[str]
+    sent: list[float]
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Standing:
     """Mutable, owned by the judge; gates read it and the judge writes it, both in the order of the log.
 
     `latches[policy/action]` is the time until which that policy is silent about the attempt (infinity: for good).
-    `known` are the ids already decided, so that a repetition adds nothing.
+    `known` are the ids already decided, so that a repetition adds nothing; `sent` the append times of what policies sent
+    in the last hour.
     """
 
     record: RunRecord
@@ -44,6 +46,7 @@ class Standing:
     pending: dict[str, Decision] = field(default_factory=dict)
     latches: dict[str, float] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
+    sent: list[float] = field(default_factory=list)
 
     def pending_lr(self) -> Decision | None:
         """The learning rate decision that waits for the job's answer, the latest if a person superseded one."""
@@ -53,7 +56,7 @@ class Standing:
     def dump(self) -> dict[str, Any]:
         """The state as plain values (msgpack)."""
         latches: dict[str, float | str] = {key: ("forever" if until == FOREVER else until) for key, until in self.latches.items()}
-        stored = _Stored(self.record, self.intent, self.pending, latches, sorted(self.known))
+        stored = _Stored(self.record, self.intent, self.pending, latches, sorted(self.known), self.sent)
         plain: dict[str, Any] = msgspec.to_builtins(stored)
         return plain
 
@@ -62,4 +65,4 @@ class Standing:
         """The state that `dump` gave."""
         stored = msgspec.convert(plain, _Stored)
         latches = {key: (FOREVER if until == "forever" else float(until)) for key, until in stored.latches.items()}
-        return cls(stored.record, stored.intent, dict(stored.pending), latches, set(stored.known))
+        return cls(stored.record, stored.intent, dict(stored.pending), latches, set(stored.known), list(stored.sent))

@@ -12,7 +12,7 @@ from ..consumers.rules import Rule, named
 from ..core.errors import UsageError
 from ..core.registry import did_you_mean
 from .config import Config
-from .gates import Gates, Rate
+from .gates import Gates
 
 SECTIONS = {policy: section for section, policy in (early_stop_controller.STRATEGIES | param_scheduler.STRATEGIES).items()}
 """The section of early_stopping.strategies of each policy; quality gates have sections of their own."""
@@ -50,7 +50,7 @@ def early_stopping(config: Config) -> dict[str, Any]:
 
 def gates(config: Config) -> Gates:
     """What a decision passes, with the limits of the configuration."""
-    return Gates(config.decisions.not_after_s, Rate(config.limits.decisions_per_hour))
+    return Gates(config.decisions.not_after_s, config.limits.decisions_per_hour)
 
 
 def refused(config: Config) -> Iterator[tuple[tuple[str, ...], str, str]]:

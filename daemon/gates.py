@@ -6,10 +6,8 @@ that a replay of the log gives the same answers.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
@@ -47,26 +45,17 @@ def pending(decision: Decision, standing: Standing) -> str | None:
     return None
 
 
-@dataclass
-class Rate:
-    """At most `per_hour` decisions of policies are sent in any hour of append time; None is without limit."""
+def rate(per_hour: int | None) -> Gate:
+    """At most `per_hour` decisions of policies are sent to one attempt in any hour of append time; None is without limit."""
 
-    per_hour: int | None = None
-    sent: deque[float] = field(default_factory=deque)
-
-    def __call__(self, decision: Decision, standing: Standing) -> str | None:
-        if self.per_hour is None or decision.by is not None:
+    def limit(decision: Decision, standing: Standing) -> str | None:
+        if per_hour is None or decision.by is not None:
             return None
-        while self.sent and self.sent[0] <= decision.time - HOUR_S:
-            self.sent.popleft()
-        if len(self.sent) >= self.per_hour:
-            return f"limit: {self.per_hour} decisions an hour (limits.decisions_per_hour)"
-        return None
+        recent = [time for time in standing.sent if time > decision.time - HOUR_S]
+        standing.sent[:] = recent
+        return f"limit: {per_hour} decisions an hour (limits.decisions_per_hour)" if len(recent) >= per_hour else None
 
-    def count(self, decision: Decision) -> None:
-        """A decision was sent."""
-        if self.per_hour is not None and decision.by is None:
-            self.sent.append(decision.time)
+    return limit
 
 
 @dataclass
@@ -74,7 +63,7 @@ class Gates:
     """The gates in their order; `not_after_s` is how long a decision may wait for its job."""
 
     not_after_s: float = 600.0
-    rate: Rate = field(default_factory=Rate)
+    decisions_per_hour: int | None = None
 
     def __call__(self, decision: Decision, standing: Standing, mode: Mode) -> Decision:
         """The decision with mode, status, not_after and, for a learning rate, the resolved intent."""
@@ -88,23 +77,16 @@ class Gates:
                 return msgspec.structs.replace(decision, status="refused", refused_by=reason)
         if mode == "observe":
             return msgspec.structs.replace(decision, status="would")
-        if reason := self.rate(decision, standing):
+        if reason := rate(self.decisions_per_hour)(decision, standing):
             return msgspec.structs.replace(decision, status="refused", refused_by=reason)
         if decision.action in LR_ACTIONS:
             try:
                 decision = resolve_lr(decision, standing)
             except (KeyError, TypeError, ValueError) as error:
                 return msgspec.structs.replace(decision, status="refused", refused_by=f"scope: {error}")
-        self.rate.count(decision)
+        if decision.by is None:
+            standing.sent.append(decision.time)
         return msgspec.structs.replace(decision, status="pending")
-
-    def dump(self) -> dict[str, Any]:
-        """The state as plain values (msgpack)."""
-        return {"sent": list(self.rate.sent)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """The state that `dump` gave."""
-        self.rate.sent = deque(state.get("sent", ()))
 
 
 def resolve_lr(decision: Decision, standing: Standing) -> Decision:

@@ -68,6 +68,11 @@ class Lane:
         self.fell_off = 0
         self.last_step_at = clock.monotonic()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last step raised."""
+        return self._failures > 0 or self._single > 0
+
     def step(self, now: float, wait_s: float = 0.0) -> bool:
         """One turn; whether there was anything to do. Raises what went wrong, after which the next step starts from what
         is durable."""

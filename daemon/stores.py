@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..consumers.judge import Judge
+from ..consumers.metrics_store import MetricsStore
 from ..core.ports import Clock, Message, Partition
 from .state import State
 
@@ -62,3 +63,57 @@ class JudgeStore:
 
     def finish(self, now: float) -> Mapping[Partition, int] | None:
         return self._save(())
+
+
+class PlainStore:
+    """For a consumer that remembers nothing: the group's commit is its cursor, answers are sent as they come."""
+
+    def __init__(self) -> None:
+        self._out: list[Message] = []
+
+    def position(self, partition: Partition) -> int | None:
+        return None
+
+    def reload(self) -> None:
+        self._out = []
+
+    def commit(
+        self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
+    ) -> Mapping[Partition, int] | None:
+        self._out += answers
+        return positions
+
+    def unsent(self) -> Sequence[tuple[int, Message]]:
+        return list(enumerate(self._out))
+
+    def mark_sent(self, numbers: Sequence[int]) -> None:
+        self._out = []
+
+    def finish(self, now: float) -> Mapping[Partition, int] | None:
+        return None
+
+
+class FilesStore(PlainStore):
+    """The metrics store's files carry their own cursor."""
+
+    def __init__(self, store: MetricsStore) -> None:
+        super().__init__()
+        self._store = store
+
+    def position(self, partition: Partition) -> int | None:
+        return self._store.position(partition)
+
+    def reload(self) -> None:
+        super().reload()
+        self._store.reload()
+
+    def commit(
+        self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
+    ) -> Mapping[Partition, int] | None:
+        self._out += answers
+        self._store.flush(now) if at_once else self._store.tick(now)
+        return self._store.committed()
+
+    def finish(self, now: float) -> Mapping[Partition, int] | None:
+        self._store.flush(now)
+        return self._store.committed()

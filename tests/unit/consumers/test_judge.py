@@ -15,7 +15,7 @@ from smarttuner.consumers.rules import Rule
 from smarttuner.core import events
 from smarttuner.core.events import Ack, Decision, MetricChunk, Request, RunEvent, Series, Started
 from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, RUNS, Record
-from smarttuner.daemon.gates import Gates, Rate
+from smarttuner.daemon.gates import Gates
 
 START = 1_700_000_000.0
 ALLOW = ["lr", "checkpoint", "restore", "prune"]
@@ -190,16 +190,24 @@ def test_a_record_that_is_no_event_is_kept_aside_and_the_rest_goes_on():
 
 
 def test_the_rate_limit_refuses_and_lets_the_condition_speak_again():
-    gates = Gates(rate=Rate(1))
-    log, one = Log(), judge(gates=gates)
-    for name in ("A", "B"):
-        log.start(run=name, attempt=name)
-        log.points([2.0] * 5, attempt=name, run=name)
-    first, second = answers(run(one, log))
-    assert (first.status, second.status, second.refused_by[:5]) == ("pending", "refused", "limit")
-    log.add(RUNS, RunEvent("A", "A", "note", START, seq=60), after=3700)
-    log.points([2.0], seq=90, step=90, attempt="B", run="B", time=START + 3700)
-    assert [d.status for d in answers(one.handle(log.records[-2:], START + 3701))] == ["pending"]
+    log, one = (
+        Log(),
+        judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0), Patience(patience=6)), Gates(decisions_per_hour=1)),
+    )
+    log.start()
+    log.points([2.0] * 3)
+    (first,) = answers(run(one, log))
+    log.add(RUNS, Ack(first.id, "r", "A", "applied", START, seq=9))
+    log.points([2.0] * 4, seq=20, step=20)
+    later = answers(one.handle(log.records[-2:], START + 10))
+    assert {(d.policy, d.status, d.refused_by[:5]) for d in later} == {
+        ("plateau", "refused", "limit"),
+        ("patience", "refused", "limit"),
+    }
+    log.add(RUNS, RunEvent("r", "A", "note", START, seq=60), after=3700)
+    log.points([2.0], seq=90, step=90, time=START + 3700)
+    last = answers(one.handle(log.records[-2:], START + 3701))
+    assert ("patience", "pending") in {(d.policy, d.status) for d in last}
 
 
 def test_best_weights_are_ordered_before_the_first_point():

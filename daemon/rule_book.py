@@ -1,0 +1,31 @@
+"""From the configuration to the rules of a run: what the file names, what is shipped, what the job states itself."""
+
+from __future__ import annotations
+
+import logging
+
+from ..consumers.rules import Rule, combined, rules_from_job
+from ..core.errors import UsageError
+from ..core.run import RunRecord
+from .config import Config
+from .config_rules import rules
+
+log = logging.getLogger("smarttuner.rules")
+
+
+class RuleBook:
+    """The rules of each run: the configuration's, and those that the job states instead."""
+
+    def __init__(self, config: Config) -> None:
+        self.rules = rules(config)
+        self._told: set[str] = set()
+
+    def __call__(self, record: RunRecord) -> list[Rule]:
+        """The rules of one attempt; what a job states wrongly is said once, and the file's rules hold."""
+        try:
+            return combined(self.rules, rules_from_job(record.said.policies))
+        except UsageError as error:
+            if record.attempt not in self._told:
+                self._told.add(record.attempt)
+                log.warning("run %s: the policies it states are not used: %s", record.run, error)
+            return list(self.rules)
