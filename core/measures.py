@@ -1,22 +1,38 @@
 """Running figures of one series: what policies need to remember, folded over columns of points.
 
 Each is exact however the points are cut into chunks, and bounded. Inside, y is the value turned so that less is better.
+A live job sends a point or two at a time, where a dozen numpy calls cost ten times the arithmetic: the costlier measures
+take few points one by one (`_point`, which reads as the definition) and many as columns, with equal results.
 After a restore (`new_segment`) a best stays, for it was reached; counts that lead to a verdict start again from zero.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .best import improves
 from .events import Goal
 from .window import Floats, Ints
 
 Mask = NDArray[np.bool_]
 Threshold = Literal["rel", "abs"]
+
+
+FEW = 12
+"""Up to so many points are taken one by one."""
+
+
+def one_by_one(
+    names: tuple[str, ...], point: Callable[[int, float], tuple[float, ...]], steps: Ints, values: Floats
+) -> Mapping[str, NDArray[Any]]:
+    """The columns that `point`, called with each step and value, gives a row of."""
+    rows = [point(step, value) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
+    return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def turned(values: Floats, goal: Goal) -> Floats:
@@ -66,10 +82,20 @@ class BestMeasure:
         self._goal: Goal = goal
         self._sign = 1.0 if goal == "min" else -1.0
         self._delta = min_delta
-        self._y, self._step, self._since = np.inf, -1, 0
+        self._y, self._step, self._since = math.inf, -1, 0
+
+    def _point(self, step: int, value: float) -> tuple[float, int, int]:
+        best = None if self._y == math.inf else self._sign * self._y
+        if improves(value, best, self._goal, self._delta):
+            best, self._y, self._step, self._since = value, self._sign * value, step, 0
+        else:
+            self._since += 1
+        return math.nan if best is None else best, self._step, self._since
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         n = len(values)
+        if n <= FEW:
+            return one_by_one(("best", "best_step", "since_best"), self._point, steps, values)
         y = np.where(np.isfinite(values), self._sign * values, np.inf)
         at = better(y, self._y, lambda best: best - self._delta)
         since = np.arange(self._since + 1, self._since + 1 + n)
@@ -109,12 +135,31 @@ class PlateauMeasure:
         self._threshold = threshold
         self._scale = 1.0 - threshold if goal == "min" else threshold + 1.0
         self._patience, self._cooldown = patience, cooldown
-        self._y, self._bad, self._cooling = np.inf, 0, 0
+        self._y, self._bad, self._cooling = math.inf, 0, 0
+
+    def _bar(self, best: float) -> float:
+        return best * self._scale if self._relative else best - self._threshold
+
+    def _point(self, step: int, value: float) -> tuple[float, int, bool]:
+        y = value if self._goal == "min" else -value
+        if y < self._bar(self._y):
+            self._y, self._bad = y, 0
+        else:
+            self._bad += 1
+        if self._cooling:
+            self._bad, self._cooling = 0, self._cooling - 1
+        fires = self._bad > self._patience
+        if fires:
+            self._bad, self._cooling = 0, self._cooldown
+        return self._y if self._goal == "min" else -self._y, self._bad, fires
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         n = len(values)
+        if n <= FEW:
+            return one_by_one(("best", "bad", "fires"), self._point, steps, values)
         y = turned(values, self._goal)
-        at = self._better(y, values)
+        # Relative to a value below zero, torch's bar lies on the worse side of the best: any such point can pass it.
+        at = better(y, self._y, self._bar, values < 0 if self._relative else None)
         start = self._cooling - 1 if self._cooling else -1 - self._bad
         fires = self._fires(at, start, n)
         # The last point at which the count of bad ones stood at zero: it stands there to the end of a cooldown.
@@ -129,12 +174,6 @@ class PlateauMeasure:
         end = fires[-1] + self._cooldown if fires else self._cooling - 1
         self._y, self._bad, self._cooling = float(best[-1]), int(bad[-1]), max(0, end - n + 1)
         return {"best": best if self._goal == "min" else -best, "bad": bad, "fires": mask}
-
-    def _better(self, y: Floats, values: Floats) -> list[int]:
-        if not self._relative:
-            return better(y, self._y, lambda best: best - self._threshold)
-        # Relative to a value below zero, torch's bar lies on the worse side of the best: any such point can pass it.
-        return better(y, self._y, lambda best: best * self._scale, values < 0)
 
     def _fires(self, at: list[int], start: int, n: int) -> list[int]:
         """Where the bad evaluations in a row exceed the patience; between two better points every `period`-th does."""
@@ -202,7 +241,14 @@ class NotFiniteMeasure:
     def __init__(self) -> None:
         self._row = self._total = 0
 
+    def _point(self, step: int, value: float) -> tuple[int, int]:
+        odd = not math.isfinite(value)
+        self._row, self._total = self._row + 1 if odd else 0, self._total + odd
+        return self._row, self._total
+
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        if len(values) <= FEW:
+            return one_by_one(("row", "total"), self._point, steps, values)
         odd = ~np.isfinite(values)
         row, total = in_a_row(odd, self._row), self._total + np.cumsum(odd)
         self._row, self._total = int(row[-1]), int(total[-1])
