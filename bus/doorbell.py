@@ -14,9 +14,8 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.clock import SystemClock
+from ..core.clock import Clock, SystemClock
 from ..core.errors import Unavailable
-from ..core.ports import Clock
 from . import daemon_socket
 from .spool import Spool
 

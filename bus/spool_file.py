@@ -9,9 +9,8 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from ..core.clock import SystemClock
+from ..core.clock import Clock, SystemClock
 from ..core.errors import CorruptData, Unavailable, UsageError
-from ..core.ports import Clock
 from . import filesystem
 from .process import boot_id, pid_namespace, pid_started
 from .spool_layout import (

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ..bus.process import boot_id, pid_started
 from ..core.errors import Unavailable
 from ..core.events import Ack
 from ..core.ulid import ulid
@@ -24,8 +25,8 @@ KEPT_S = 30 * 24 * 3600.0
 
 
 class Line(msgspec.Struct, omit_defaults=True):
-    """`begun`: the effect of order `id` may happen from now on. `answered`: what came of it, in `ack`. `said`: the
-    acknowledgement has reached the spool."""
+    """`opened`: by process `pid`, which began at `pid_started` ticks of boot `id`. `begun`: the effect of order `id` may
+    happen from now on. `answered`: what came of it, in `ack`. `said`: the acknowledgement has reached the spool."""
 
     what: str
     id: str
@@ -34,6 +35,8 @@ class Line(msgspec.Struct, omit_defaults=True):
     step: int | None = None
     time: float = 0.0
     ack: Ack | None = None
+    pid: int = 0
+    pid_started: int = 0
 
 
 class Journal:
@@ -47,13 +50,14 @@ class Journal:
         self._room = 0
 
     @classmethod
-    def open(cls, folder: Path, run: str, attempt: str) -> Journal:
-        """A new, empty journal; its room is taken now."""
+    def open(cls, folder: Path, run: str, attempt: str, pid: int = 0) -> Journal:
+        """A new journal of process `pid` (0: of one that is dead already); its room is taken now."""
         journal = cls(folder / journal_name(run, attempt))
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             journal._file = os.open(journal.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             journal._grow(ROOM_BYTES)
+            journal._append(Line("opened", boot_id(), pid=pid, pid_started=pid_started(pid)), sync=False)
         except OSError as error:
             journal.close()
             raise Unavailable(
@@ -157,3 +161,22 @@ def sweep(folder: Path, now: float) -> None:
     for _, attempt, path in journals(folder):
         if attempt < oldest:
             path.unlink(missing_ok=True)
+
+
+def close_owed(folder: Path, run: str, attempt: str, now: float, say: Callable[[Ack], bool]) -> list[Ack]:
+    """Has `say` send what the dead attempts of `run` before `attempt` still owe, and empties their journals. Returns what
+    was said; what found no room stays owed."""
+    said: list[Ack] = []
+    wanted = run.replace("/", "~")
+    for name, earlier, path in list(journals(folder)):
+        if name != wanted or earlier >= attempt or path.stat().st_size == 0:
+            continue
+        first = next(read_lines(path), None)
+        if first is not None and first.pid and first.id == boot_id() and pid_started(first.pid) == first.pid_started:
+            continue  # it lives: its journal is its own
+        owed = unsaid(path, run, earlier, now)
+        done = [ack for ack in owed if say(ack)]
+        said += done
+        if len(done) == len(owed):
+            os.truncate(path, 0)  # the name stays: it tells a resumed run its parent
+    return said

@@ -27,21 +27,18 @@ class Snapshot(NamedTuple):
 class KeepBest:
     """Keeps the model's weights of the best point of each watched series; in memory, so gone with the process.
 
-    Optimizer moments are not kept: they would cost twice the memory and the pause of the weights themselves.
+    `series` are those whose best is kept. Optimizer moments are not kept: they would cost twice the memory and the pause
+    of the weights themselves.
     """
 
     def __init__(self, model: Any, clock: Clock, interval_s: float = 0.0) -> None:
         self.model = model
+        self.series: tuple[str, ...] = ()
         self.interval_s = interval_s
         self._clock = clock
         self._best: dict[str, Best] = {}
         self._kept: dict[str, Snapshot] = {}
         self._taken_at: dict[str, float] = {}
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """The series whose best is kept."""
-        return tuple(self._best)
 
     def start(
         self, series: str, goal: Goal, min_delta: float = 0.0, best: float | None = None, step: int | None = None
@@ -57,6 +54,7 @@ class KeepBest:
             if best is None and known is not None and known.goal == goal:
                 best, step = known.best, known.step
             self._best[series] = Best(goal, min_delta, best, step)
+            self.series = tuple(self._best)
         kept = self._kept.get(series)
         return f"step {kept.step}" if kept else None
 
@@ -79,9 +77,13 @@ class KeepBest:
         """Puts the kept weights of `series` (or of the only one) back; Unavailable where none are kept."""
         snapshot = self.kept(series)
         load_into(self.model, snapshot.weights)
+        self.new_segment()
+        return snapshot
+
+    def new_segment(self) -> None:
+        """Weights were put back: the job's steps may begin again from an earlier one; what is best stays."""
         for best in self._best.values():
             best.new_segment()
-        return snapshot
 
     def kept(self, series: str | None = None) -> Snapshot:
         """The snapshot of `series`, or of the series watched first; Unavailable where there is none yet."""
@@ -93,6 +95,7 @@ class KeepBest:
 
     def forget(self) -> None:
         """Gives the memory back."""
+        self.series = ()
         self._best.clear()
         self._kept.clear()
 

@@ -1,0 +1,162 @@
+"""attach(): two lines connect a training job. The only file of the training process that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..bus.places import find_place, spool_folder, state_home
+from ..core.clock import SystemClock
+from ..core.errors import SmartTunerError
+from ..core.events import RUN_NAME, Goal
+from ..core.ulid import ulid
+from .attachment import Attachment, described
+from .checkpoints import Parts
+from .control import Answered
+from .opening import Terms, open_attachment
+from .values import plain, step_of
+from .voice import Voice
+
+ALLOWED = ("lr", "checkpoint", "restore", "prune")
+MODES = ("act", "observe", "disabled")
+
+
+def attach(  # noqa: PLR0913  # the interface: every argument optional, each by name
+    name: str | None = None,
+    *,
+    optimizer: Any = None,
+    model: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    monitor: str | None = None,
+    goal: Goal | None = None,
+    checkpoint: Callable[[str], object] | None = None,
+    restore: Callable[[str], object] | None = None,
+    policies: Mapping[str, Mapping[str, Any]] | None = None,
+    group: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    config: Any = None,
+    on_decision: Callable[[Answered], object] | None = None,
+    resume_from_step: int | None = None,
+    total_steps: int | None = None,
+    mode: str = "act",
+    allow: Iterable[str] = ALLOWED,
+    best_interval_s: float = 0.0,
+    data_dir: str | os.PathLike[str] | None = None,
+    bus: str | None = None,
+) -> Attachment:
+    """Attaches this process to Smart Tuner. Never raises: where something is missing it says so and the training goes on.
+
+    `name` is the run's (default: the script's and a random suffix). `monitor` and `goal` ("min" or "max") say what is
+    judged; with `model` too, the best weights are kept. `checkpoint` and `restore` are functions of a path, in place of
+    the built-in save. `allow` is what a daemon may change, `mode="observe"` nothing. `best_interval_s` is the least time
+    between two copies of best weights. The environment wins: SMART_TUNER_MODE, SMART_TUNER_RUN; SMART_TUNER_DATA_DIR
+    and SMART_TUNER_BUS stand in where `data_dir` and `bus` are left out.
+    """
+    voice, clock = Voice(), SystemClock()
+    attempt = ulid(clock.now())
+    wanted, run = "act", "unnamed"
+    try:
+        environ = os.environ
+        wanted = _mode(environ.get("SMART_TUNER_MODE") or mode, voice)
+        run = _name(environ.get("SMART_TUNER_RUN") or name, attempt, voice)
+        rank, world_size = step_of(int(environ.get("RANK") or 0)) or 0, int(environ.get("WORLD_SIZE") or 1)
+        if wanted == "disabled" or rank > 0:
+            return Attachment(run, attempt, "disabled", voice, clock)
+        if world_size > 1 and wanted == "act":
+            voice.say(f"{world_size} ranks: steering them together comes with a later release, so this run is only observed")
+            wanted = "observe"
+        place = find_place(environ, data_dir, bus)
+        own = state_home(environ)
+        terms = Terms(
+            run=run,
+            attempt=attempt,
+            place=place,
+            spools=spool_folder(environ),
+            checkpoints=own if place.found_by == "system service" else place.folder,
+            mode="observe" if wanted == "observe" else "act",
+            allow=_allow(allow, voice),
+            group=_text(group),
+            monitor=_text(monitor),
+            goal=_goal(goal, voice),
+            policies={str(key): plain(dict(value)) for key, value in (policies or {}).items()},
+            tags=plain(dict(tags or {})),
+            config=_config(config),
+            resume_from_step=_whole("resume_from_step", resume_from_step, voice),
+            total_steps=_whole("total_steps", total_steps, voice),
+            world_size=world_size,
+            best_interval_s=float(best_interval_s),
+            script=_script(),
+            on_decision=on_decision,
+        )
+        return open_attachment(terms, Parts(model, optimizer, scheduler, scaler, checkpoint, restore), voice, clock)
+    except SmartTunerError as error:
+        voice.say(f"run {run} is not attached: {error}\n    the training goes on without")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it does not stop a training
+        voice.say(f"run {run} is not attached: {described(error)}; the training goes on without")
+    return Attachment(run, attempt, wanted, voice, clock)
+
+
+def _mode(said: str, voice: Voice) -> str:
+    """An unknown mode is the strictest that still watches."""
+    if said in MODES:
+        return said
+    voice.say(f"mode {said!r} is none of {', '.join(MODES)}: observe is taken")
+    return "observe"
+
+
+def _name(said: Any, attempt: str, voice: Voice) -> str:
+    """A valid run name: what was said, what can be made of it, or the script's and a random suffix."""
+    if isinstance(said, str) and RUN_NAME.fullmatch(said):
+        return said
+    made = re.sub(r"[^A-Za-z0-9._/-]+", "-", "" if said is None else str(said)).lstrip("-._/")[:128]
+    if not made:
+        stem = os.path.splitext(os.path.basename(_script()))[0]
+        made = (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("-._")[:100] or "python") + "-" + attempt[-6:].lower()
+    if said is not None:
+        voice.say(f"{said!r} cannot be a run's name (letters, digits and ._/-, at most 128): it is called {made}")
+    return made
+
+
+def _allow(said: Iterable[str], voice: Voice) -> tuple[str, ...]:
+    named = (said,) if isinstance(said, str) else tuple(said)
+    for word in named:
+        if word not in ALLOWED:
+            voice.say(f"allow= knows {', '.join(ALLOWED)}, not {word!r}")
+    return tuple(word for word in ALLOWED if word in named)
+
+
+def _goal(said: Any, voice: Voice) -> Goal | None:
+    if said is None or said == "min" or said == "max":
+        goal: Goal | None = said
+        return goal
+    voice.say(f"goal= is 'min' or 'max', not {said!r}: the daemon's configuration decides")
+    return None
+
+
+def _whole(name: str, said: Any, voice: Voice) -> int | None:
+    whole = None if said is None else step_of(said)
+    if said is not None and whole is None:
+        voice.say(f"{name}={said!r} is no whole number: it is left out")
+    return whole
+
+
+def _text(said: Any) -> str | None:
+    return None if said is None else str(said)[:256] or None
+
+
+def _config(said: Any) -> dict[str, Any]:
+    """A mapping, an argparse.Namespace, a dataclass: whatever has named fields."""
+    if said is None:
+        return {}
+    named = said if isinstance(said, Mapping) else getattr(said, "__dict__", {"config": said})
+    tree = plain(named)
+    return tree if isinstance(tree, dict) else {"config": tree}
+
+
+def _script() -> str:
+    """The script that runs; empty in an interpreter that was started without one."""
+    return sys.argv[0] if sys.argv and sys.argv[0] not in ("-c", "-m") else ""

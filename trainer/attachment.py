@@ -1,0 +1,291 @@
+"""The handle that attach() returns: what a training loop logs to, asks, and finishes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from ..bus.doorbell import Doorbell
+from ..bus.spool import Spool
+from ..core.clock import Clock, SystemClock
+from ..core.events import RunEvent, encode
+from .control import Control
+from .journal import Journal
+from .keep_best import KeepBest
+from .lr import HOOKS, Steering
+from .values import Intake, step_of
+from .voice import Voice
+
+LOOK_INTERVAL_S = 1.0
+FINISH_WAIT_S = 2.0
+_POLL_S = 0.005
+
+
+@dataclass
+class Line:
+    """The attempt's way out of the process. `bell` is None where no daemon of this host can serve it."""
+
+    spool: Spool
+    journal: Journal | None
+    bell: Doorbell | None
+    control: Control
+    keep_best: KeepBest
+    steerings: list[Steering] = field(default_factory=list)
+
+
+class Attachment:
+    """One attempt of a run, as its training process sees it. No method raises into the training.
+
+    `run` and `attempt` name it; `mode` is act, observe or disabled. Without a line (disabled, a full disk, the child of a
+    fork) it takes everything and does nothing.
+    """
+
+    def __init__(self, run: str, attempt: str, mode: str, voice: Voice, clock: Clock | None = None, first_step: int = 0) -> None:
+        self.run, self.attempt, self.mode = run, attempt, mode
+        self.failures = 0
+        self._clock: Clock = clock or SystemClock()
+        self._now = self._clock.now
+        self._voice = voice
+        self._intake = Intake(voice)
+        self._line: Line | None = None
+        self._thread = threading.get_ident()
+        self._stop: str | None = None
+        self._calls = first_step
+        self._step = first_step - 1
+        self._named_steps = False
+        self._rates: tuple[float, float] | None = None
+        self._rates_step = first_step - 1
+        self._next_look = 0.0
+        self._at_log = False
+        self._on_end: list[Callable[[], None]] = []
+
+    def connect(self, line: Line, on_end: Callable[[], None]) -> None:
+        """Gives the attachment its line; `on_end` is called once it has ended."""
+        self._line = line
+        self._on_end.append(on_end)
+        self._at_log = not line.steerings
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
+
+        Waits for nothing, but where the best weights are kept: the monitored series is read at once and a new best
+        copies the weights before this returns. Where attach was given no optimizer this is also a step boundary.
+        """
+        line = self._line
+        if line is None:
+            return
+        try:
+            now = self._now()
+            if step is None:
+                step = self._calls
+            elif type(step) is not int:
+                step = self._whole(step)
+            self._calls = step + 1
+            numbers: Mapping[str, float] = values
+            for value in values.values():
+                if type(value) is not float:
+                    self._intake.watched = line.keep_best.series
+                    numbers = self._intake.numbers(values, step, now)
+                    break
+            intake = self._intake
+            if step > intake.highest:
+                intake.highest = step
+                intake.shapes[tuple(values)] = step
+            else:
+                intake.advance(values, step)
+            self._step, self._named_steps = step, True
+            if line.steerings and step > self._rates_step:
+                numbers = self._with_rates(numbers, step)
+            if numbers:
+                line.spool.log(step, numbers, now)
+            self._after_log(line, numbers, step, now)
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
+
+    def step(self, step: int | None = None) -> None:
+        """A step boundary, for a loop that neither has an optimizer nor logs at every step."""
+        try:
+            whole = self._step + 1 if step is None else step_of(step)
+            if self._line is not None and whole is not None:
+                self._step = max(self._step, whole)
+                self._boundary()
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the loop shall end: a prune was applied."""
+        return self._stop is not None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it shall end, None while it shall not."""
+        return self._stop
+
+    def finish(self) -> None:
+        """Ends the attempt. On return what was logged is on the daemon's log, or in the spool, and then this says where."""
+        self.end("finished")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+            self.finish()
+        elif isinstance(error, SystemExit):
+            self.end("failed", f"exit code {error.code}")
+        else:
+            self.end("failed", described(error) if error is not None else kind.__name__)
+
+    def end(self, state: str, ended_by: str | None = None) -> None:
+        """Ends the attempt as `state` (finished or failed; a finished run that was told to stop is pruned). Idempotent."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        try:
+            if state == "finished" and self._stop is not None:
+                state, ended_by = "pruned", self._stop
+            for steering in line.steerings:
+                HOOKS.remove(steering)
+            self._take_arrived(line, wait=state != "failed")
+            self._event(line, "ended", closing=True, state=state, ended_by=ended_by)
+            self._leave(line, state)
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
+        finally:
+            for each in self._on_end:
+                each()
+
+    def forget(self) -> None:
+        """In the child of a fork: the attempt is the parent's, nothing here reaches it any more."""
+        line, self._line = self._line, None
+        if line is not None:
+            for steering in line.steerings:
+                HOOKS.remove(steering)
+
+    def boundary(self) -> None:
+        """After a step of the optimizer that was given."""
+        if not self._named_steps:
+            self._step += 1
+        self._boundary()
+
+    def told_to_stop(self, reason: str) -> None:
+        """A prune was applied."""
+        self._stop = reason
+
+    def told_restored(self, step: int, details: dict[str, Any]) -> None:
+        """Weights of `step` were put back."""
+        self._intake.go_back()
+        self._rates_step = -(1 << 63)
+        if self._line is not None:
+            self._event(self._line, "restored", step=step, details=details)
+
+    @property
+    def last_word(self) -> int:
+        """Changes with everything that is logged."""
+        return self._line.spool.next_position if self._line is not None else -1
+
+    def _after_log(self, line: Line, numbers: Mapping[str, float], step: int, now: float) -> None:
+        if line.bell is not None:
+            line.bell.ring_if_armed()
+        if line.keep_best.series:
+            line.keep_best.offer(step, numbers)
+        if self._intake.in_flight or now >= self._next_look or now < self._next_look - LOOK_INTERVAL_S:
+            self._tend(now)
+        if self._at_log and threading.get_ident() == self._thread:
+            line.control.look(step)
+
+    def _boundary(self) -> None:
+        now = self._now()
+        if now >= self._next_look or now < self._next_look - LOOK_INTERVAL_S:
+            self._tend(now)
+        if self._line is not None:
+            self._line.control.look(max(self._step, 0))
+
+    def _tend(self, now: float) -> None:
+        """About once a second: values that arrived from a device, a daemon that died or came."""
+        self._next_look = now + LOOK_INTERVAL_S
+        line = self._line
+        if line is None:
+            return
+        self._take_arrived(line)
+        self._intake.fold()
+        if line.bell is not None:
+            line.bell.check()
+        if HOOKS.failures:
+            self._voice.once("hooks", f"something of ours failed around the optimizer's step: {HOOKS.last_failure}")
+
+    def _take_arrived(self, line: Line, wait: bool = False) -> None:
+        try:
+            for step, values, time_s in self._intake.arrived(wait):
+                line.spool.log(step, values, time_s)
+        except Exception as error:  # noqa: BLE001  # a device in error must not take the closing record with it
+            self._trouble(error)
+
+    def _with_rates(self, numbers: Mapping[str, float], step: int) -> Mapping[str, float]:
+        """Adds `lr` and `lr_effective` where they are not what they were."""
+        assert self._line is not None
+        rates = self._line.steerings[0].first()
+        if rates is None or rates == self._rates:
+            return numbers
+        self._rates, self._rates_step = rates, step
+        return {"lr": rates[0], "lr_effective": rates[1], **numbers}
+
+    def _whole(self, step: Any) -> int:
+        whole = step_of(step)
+        if whole is None:
+            self._voice.once(" step", f"step={step!r} is no whole number: calls are counted instead")
+            return self._calls
+        return whole
+
+    def _event(self, line: Line, event: Any, closing: bool = False, **fields: Any) -> bool:
+        spool = line.spool
+        told = RunEvent(self.run, self.attempt, event, self._now(), seq=spool.take_position(), group=spool.identity.group, **fields)
+        taken = spool.event(encode(told), closing)
+        if line.bell is not None:
+            line.bell.ring_if_armed()
+        return taken
+
+    def _leave(self, line: Line, state: str) -> None:
+        """Waits a little for a daemon to take all, says what changed the run and where the rest waits, lets go."""
+        spool, served = line.spool, line.bell is not None and line.bell.connected
+        until = self._clock.monotonic() + FINISH_WAIT_S
+        while served and spool.unread and self._clock.monotonic() < until:
+            assert line.bell is not None
+            line.bell.ring_if_armed()
+            self._clock.sleep(_POLL_S)
+        drained = served and not spool.unread
+        self._voice.say(self._summary(line, state, drained))
+        line.keep_best.forget()
+        if line.bell is not None:
+            line.bell.close()
+        spool.close(unlink=drained)
+        if line.journal is not None:
+            line.journal.close()
+
+    def _summary(self, line: Line, state: str, drained: bool) -> str:
+        said = [f"run {self.run} {state}"]
+        if self._stop is not None:
+            said[0] += f": {self._stop}"
+        if not drained:
+            said[0] += f"; what it logged waits in {line.spool.path} for the next daemon"
+        lost = [(line.spool.dropped, "points found no room"), (self._intake.dropped, "values were no numbers")]
+        lost += [(self._intake.repeated, "points came with a step seen before"), (self.failures, "failures of our own")]
+        said[0] += "".join(f"; {count} {what}" for count, what in lost if count)
+        for one in line.control.changes:
+            moved = f" {one.before} -> {one.after}" if one.after is not None else ""
+            said.append(f"  step {one.step}: {one.action}{moved}: {one.reason}" + (f" ({one.why})" if one.why else ""))
+        return "\n".join(said)
+
+    def _trouble(self, error: Exception) -> None:
+        self.failures += 1
+        self._voice.once(f"trouble {type(error).__name__}", f"{described(error)}; the training goes on")
+
+
+def described(error: BaseException) -> str:
+    """One line for an exception."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}"[:300] if text else type(error).__name__

@@ -1,0 +1,185 @@
+"""The job's end of the loop: at a step boundary, what the daemon wants is applied and answered, or refused with a reason."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..bus.control_page import Order
+from ..bus.spool import Spool
+from ..core.clock import Clock
+from ..core.errors import Forbidden, SmartTunerError
+from ..core.events import Ack, encode
+from ..core.standing import LR_ACTIONS, PERMISSION
+from .effects import Change, Effects
+from .journal import Journal
+from .voice import Voice
+
+ONE_SHOTS = ("checkpoint", "restore", "prune")
+IN_THIS_ORDER = (*LR_ACTIONS, "keep-best", *ONE_SHOTS)
+MOST_ANSWERS = 1024
+MOST_REASON_CHARACTERS = 500
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What `on_decision` is called with. `reason` is why it was decided, `why` what the job has to say about it."""
+
+    id: str
+    action: str
+    params: dict[str, Any]
+    reason: str
+    status: str
+    step: int | None
+    before: Any
+    after: Any
+    why: str
+
+
+class Control:
+    """Reads the control page of one attempt and answers each order once. On the training thread only."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        journal: Journal | str,
+        effects: Effects,
+        permissions: tuple[str, tuple[str, ...]],
+        clock: Clock,
+        voice: Voice,
+        on_decision: Callable[[Answered], object] | None = None,
+    ) -> None:
+        """`journal` is one, or why there is none; `permissions` are the mode and what `allow=` named."""
+        self.changes: deque[Answered] = deque(maxlen=MOST_ANSWERS)
+        self.effects = effects
+        self._spool = spool
+        self._journal = journal
+        self._mode, self._allow = permissions
+        self._clock = clock
+        self._voice = voice
+        self._on_decision = on_decision
+        self._revision = spool.revision
+        self._seen = 0
+        self._busy = False
+        self._begun: set[str] = set()
+        self._known: dict[str, Ack] = {}
+        self._unsent: deque[Ack] = deque(maxlen=MOST_ANSWERS)
+
+    def look(self, step: int) -> None:
+        """One memory load where there is nothing new. `step` is where the job is."""
+        revision = self._revision()
+        if (revision == self._seen and not self._unsent) or self._busy:
+            return
+        self._busy = True  # a callback of the job's may log, which looks again
+        try:
+            self._seen = revision
+            for waiting in [self._unsent.popleft() for _ in range(len(self._unsent))]:
+                self._send(waiting)
+            for order in sorted(self._spool.orders(), key=_rank):
+                self._answer(order, step)
+        finally:
+            self._busy = False
+
+    def _answer(self, order: Order, step: int) -> None:
+        known = self._known.get(order.id)
+        if known is None and isinstance(self._journal, Journal):
+            known = self._journal.answered(order.id)
+        if known is not None:
+            self._send(known)
+            return
+        ack = self._conclude(order, step)
+        self._known[order.id] = ack
+        if len(self._known) > MOST_ANSWERS:
+            del self._known[next(iter(self._known))]
+        self._send(ack)
+        self._tell(order, ack)
+
+    def _conclude(self, order: Order, step: int) -> Ack:
+        """The order's effect, or why there is none."""
+        refusal = self._refusal(order)
+        if refusal is not None:
+            return self._ack(order, refusal[0], step, Change(note=refusal[1]))
+        try:
+            if order.action in ONE_SHOTS:
+                self._begin(order, step)
+            status, change = "applied", self.effects.apply(order, step)
+        except Forbidden as error:
+            status, change = "refused", Change(note=_one_line(error))
+        except Exception as error:  # noqa: BLE001  # whatever fails in an effect, the user's own functions included, is an answer
+            status, change = "failed", Change(note=_one_line(error))
+        ack = self._ack(order, status, step, change)
+        if order.id in self._begun and isinstance(self._journal, Journal):
+            try:
+                self._journal.answer(ack)
+            except SmartTunerError as error:
+                self._voice.once("journal", _one_line(error))
+        return ack
+
+    def _refusal(self, order: Order) -> tuple[str, str] | None:
+        """(status, reason) for an order that is not to be tried."""
+        if order.id in self._begun:
+            return "failed", "interrupted"
+        if order.action not in IN_THIS_ORDER:
+            return "refused", "unknown action"
+        if order.not_after and self._clock.now() > order.not_after:
+            return "expired", "the job came to it too late"
+        if self._mode != "act":
+            return "refused", "the job was attached with mode=observe"
+        if PERMISSION.get(order.action) not in self._allow:
+            return "refused", f"the job does not allow {PERMISSION.get(order.action, order.action)}"
+        return None
+
+    def _begin(self, order: Order, step: int) -> None:
+        if not isinstance(self._journal, Journal):
+            raise Forbidden(f"it could not be journaled: {self._journal}")
+        self._journal.begin(order.id, order.action, order.params, step, self._clock.now())
+        self._begun.add(order.id)
+
+    def _ack(self, order: Order, status: Any, step: int, change: Change) -> Ack:
+        spool = self._spool
+        return Ack(
+            order.id,
+            spool.run,
+            spool.attempt,
+            status,
+            self._clock.now(),
+            group=spool.identity.group,
+            step=step,
+            before=change.before,
+            after=change.after,
+            reason=change.note[:MOST_REASON_CHARACTERS],
+        )
+
+    def _send(self, ack: Ack) -> None:
+        """Into the spool; what finds no room there is said again at a later boundary, and its slot stays taken."""
+        if not self._spool.event(encode(msgspec.structs.replace(ack, seq=self._spool.take_position()))):
+            self._unsent.append(ack)
+            return
+        if isinstance(self._journal, Journal) and self._journal.answered(ack.id) is not None:
+            try:
+                self._journal.said(ack.id)
+            except SmartTunerError as error:
+                self._voice.once("journal", _one_line(error))
+        self._spool.answered(ack.id)
+
+    def _tell(self, order: Order, ack: Ack) -> None:
+        said = Answered(order.id, order.action, order.params, order.reason, ack.status, ack.step, ack.before, ack.after, ack.reason)
+        if ack.status == "applied" and order.action != "keep-best":
+            self.changes.append(said)
+        if self._on_decision is not None:
+            try:
+                self._on_decision(said)
+            except Exception as error:  # noqa: BLE001  # the job's own function: its failure is told, the training goes on
+                self._voice.once("on_decision", f"on_decision raised {_one_line(error)}")
+
+
+def _rank(order: Order) -> int:
+    return IN_THIS_ORDER.index(order.action) if order.action in IN_THIS_ORDER else len(IN_THIS_ORDER)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, SmartTunerError):
+        return error.message + (f" ({error.hint})" if error.hint else "")
+    return f"{type(error).__name__}: {error}".replace("\n", " ")

@@ -1,0 +1,123 @@
+"""What an order does to the training: the learning rate, best weights, checkpoints, the end of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..bus.control_page import Order
+from ..core.errors import Forbidden
+from ..core.events import LrIntent
+from .checkpoints import Checkpoints
+from .keep_best import KeepBest
+from .lr import Steering, sane
+from .parts import reset_if_not_finite
+
+
+class Change(NamedTuple):
+    """What an order changed; `note` goes into the reason of the acknowledgement."""
+
+    before: Any = None
+    after: Any = None
+    note: str = ""
+
+
+@dataclass
+class Effects:
+    """The effects of one attachment. `restored(step, details)` and `stop(reason)` tell it what happened. Forbidden where
+    the job does not have what the order needs, any other exception where it failed."""
+
+    steerings: Sequence[Steering]
+    checkpoints: Checkpoints
+    keep_best: KeepBest
+    restored: Callable[[int, dict[str, Any]], None]
+    stop: Callable[[str], None]
+    may_restore: bool = True
+
+    def apply(self, order: Order, step: int) -> Change:
+        """Does what `order` says, at a step boundary."""
+        match order.action:
+            case "scale-lr" | "set-lr" | "release-lr":
+                return self._steer(order.params)
+            case "keep-best":
+                return self._keep(order.params)
+            case "checkpoint":
+                return Change(after=str(self.checkpoints.save(step)))
+            case "restore":
+                return self._restore(order.params, step)
+            case "prune":
+                return self._prune(order, step)
+        raise Forbidden("unknown action")
+
+    def _steer(self, params: dict[str, Any]) -> Change:
+        try:
+            intent = msgspec.convert(params["intent"], LrIntent)
+            min_lr = float(params.get("min_lr") or 0.0)
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            raise Forbidden(f"no learning rate can be read from {params}: {error}") from error
+        if not self.steerings:
+            raise Forbidden("no optimizer was given", "pass optimizer= to attach")
+        if not sane(intent, min_lr):
+            raise Forbidden(f"{params['intent']} is no learning rate")
+        if any(one.displaced for one in self.steerings):
+            raise Forbidden("a newer attachment steers this optimizer")
+        before = [rate for one in self.steerings for rate in one.effective()]
+        if not before:
+            raise Forbidden("the optimizer has no learning rate of its own (lr is None)")
+        for one in self.steerings:
+            one.want(intent, min_lr)
+        return Change(_short(before), _short([rate for one in self.steerings for rate in one.effective()]))
+
+    def _keep(self, params: dict[str, Any]) -> Change:
+        series, goal = params.get("series") or params.get("monitor"), params.get("goal", "min")
+        if not isinstance(series, str) or goal not in ("min", "max"):
+            raise Forbidden(f"no series and goal can be read from {params}")
+        best, step = params.get("best"), params.get("step")
+        kept = self.keep_best.start(
+            series,
+            goal,
+            float(params.get("min_delta") or 0.0),
+            None if best is None else float(best),
+            None if step is None else int(step),
+        )
+        return Change(before=kept, after=series, note="" if kept else f"from the next best {series} on")
+
+    def _restore(self, params: dict[str, Any], step: int) -> Change:
+        which = next((params[name] for name in ("which", "to", "restore", "step") if params.get(name) is not None), "best")
+        if isinstance(which, str) and which.isdecimal():
+            which = int(which)
+        if which == "best":
+            series = params.get("series")
+            kept = self.keep_best.restore(series if isinstance(series, str) else None)
+            optimizer = self.checkpoints.parts.optimizer
+            forgotten = optimizer is not None and reset_if_not_finite(optimizer)
+            note = "the optimizer's moments held a NaN and were forgotten" if forgotten else ""
+            self.restored(kept.step, {"which": "best", "series": kept.series, "value": kept.value, "at": step})
+            return Change(step, kept.step, note)
+        if which != "last" and not isinstance(which, int):
+            raise Forbidden(f"restore knows best, last or a step, not {which!r}")
+        of, path = self.checkpoints.load(which)
+        self.keep_best.new_segment()
+        self.restored(of, {"which": which, "checkpoint": str(path), "at": step})
+        return Change(step, of)
+
+    def _prune(self, order: Order, step: int) -> Change:
+        note, after = "", None
+        if order.params.get("restore"):
+            if not self.may_restore:
+                note = "weights not restored: the job does not allow restore"
+            else:
+                try:
+                    after = {"restored": self._restore(order.params, step).after}
+                except Exception as error:  # noqa: BLE001  # the user's own function may raise anything; the run ends all the same
+                    note = f"weights not restored: {str(error).splitlines()[0]}"
+        self.stop(order.reason or f"decision {order.id}")
+        return Change(None, after, note)
+
+
+def _short(rates: list[float]) -> float | list[float]:
+    """One number where all groups agree."""
+    return rates[0] if len(set(rates)) == 1 else rates

@@ -1,0 +1,78 @@
+"""How a process that never called finish() ended: exit 0 is finished, an exception or another exit code failed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attachment import Attachment
+
+
+class Endings:
+    """The attachments of this process that have not ended. Watches from the first one on, once a process."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Attachment] = {}
+        self._watching = False
+        self._failure: str | None = None
+        self._exit: tuple[str, dict[int, int]] | None = None
+
+    def add(self, attachment: Attachment) -> None:
+        """Ends it at the latest when the process ends."""
+        self._open[id(attachment)] = attachment
+        if not self._watching:
+            self._watching = True
+            atexit.register(self._at_exit)
+            os.register_at_fork(after_in_child=self._in_child)
+            self._chain_excepthook()
+            self._chain_exit()
+
+    def remove(self, attachment: Attachment) -> None:
+        """It has ended."""
+        self._open.pop(id(attachment), None)
+
+    def _at_exit(self) -> None:
+        for key, attachment in list(self._open.items()):
+            failure = self._failure
+            if failure is None and self._exit is not None and self._exit[1].get(key) == attachment.last_word:
+                failure = self._exit[0]
+            if failure is None:
+                attachment.finish()
+            else:
+                attachment.end("failed", failure)
+
+    def _in_child(self) -> None:
+        children, self._open = self._open, {}
+        for attachment in children.values():
+            attachment.forget()
+
+    def _chain_excepthook(self) -> None:
+        chained = sys.excepthook
+
+        def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            text = str(error).strip().splitlines()
+            self._failure = f"{kind.__name__}: {text[0]}"[:300] if text else kind.__name__
+            chained(kind, error, trace)
+
+        sys.excepthook = excepthook
+
+    def _chain_exit(self) -> None:
+        """Nothing tells an atexit function the exit code. sys.exit does, but its SystemExit may be caught: the code counts
+        only if nothing was logged after it."""
+        chained = sys.exit
+
+        def leave(status: Any = None, /) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                told = {key: one.last_word for key, one in self._open.items()}
+                self._exit = None if status in (None, 0) else (f"exit code {status}"[:300], told)
+            chained(status)
+
+        sys.exit = leave
+
+
+ENDINGS = Endings()  # a process ends once

@@ -1,0 +1,204 @@
+"""Opens an attachment: the spool, the journal, what the daemon may do, the first event, the line on stderr."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bus import spool_file
+from ..bus.doorbell import Doorbell
+from ..bus.places import LOCAL_BUS, Place
+from ..bus.process import boot_id, pid_started
+from ..bus.spool import Spool
+from ..core.clock import Clock
+from ..core.errors import Forbidden, SmartTunerError, Unavailable
+from ..core.events import Goal, Mode, RunEvent, Started, encode
+from .attachment import Attachment, Line
+from .checkpoints import Checkpoints, Parts, run_folder
+from .control import Answered, Control
+from .effects import Effects
+from .endings import ENDINGS
+from .journal import Journal, close_owed, last_attempt, sweep
+from .keep_best import KeepBest
+from .lr import HOOKS, Steering
+from .voice import Voice
+
+OFF = "SMART_TUNER_MODE=disabled turns this off"
+SDK = "python 1"
+MOST_SAID_BYTES = 32 * 1024
+"""Of a started event: it must fit into the reserve of a full ring."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the code and the environment agreed on for this attempt."""
+
+    run: str
+    attempt: str
+    place: Place
+    spools: Path
+    checkpoints: Path
+    mode: Mode = "act"
+    allow: tuple[str, ...] = ()
+    group: str | None = None
+    monitor: str | None = None
+    goal: Goal | None = None
+    policies: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    resume_from_step: int | None = None
+    total_steps: int | None = None
+    world_size: int = 1
+    best_interval_s: float = 0.0
+    script: str = ""
+    on_decision: Callable[[Answered], object] | None = None
+
+
+def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> Attachment:
+    """The attachment of `terms`; Unavailable where no spool can be had."""
+    first = 0 if terms.resume_from_step is None else terms.resume_from_step + 1
+    attachment = Attachment(terms.run, terms.attempt, terms.mode, voice, clock, first)
+    spool_file.sweep(str(terms.spools))
+    spool = Spool.create(str(terms.spools), terms.run, terms.attempt, terms.place.address, group=terms.group)
+    try:
+        line = _line(terms, parts, spool, attachment, voice, clock)
+    except BaseException:
+        spool.close(unlink=True)
+        raise
+    attachment.connect(line, lambda: ENDINGS.remove(attachment))
+    ENDINGS.add(attachment)
+    for steering in line.steerings:
+        HOOKS.add(steering)
+    line.bell, listening = _bell(terms, spool, clock)
+    voice.say(_announcement(terms, spool, line.bell, listening))
+    if isinstance(line.journal, Journal):
+        _say_owed(terms, spool, clock, voice)
+    return attachment
+
+
+def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voice: Voice, clock: Clock) -> Line:
+    try:
+        sweep(terms.spools, clock.now())
+        journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, pid=os.getpid())
+    except (SmartTunerError, OSError) as error:
+        journal = str(error).splitlines()[0]
+        voice.say(f"{journal}: checkpoint, restore and prune will be refused")
+    checkpoints = Checkpoints(run_folder(terms.checkpoints, terms.run), terms.run, terms.attempt, parts, clock)
+    keep_best = KeepBest(parts.model, clock, terms.best_interval_s)
+    if parts.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
+        keep_best.start(terms.monitor, terms.goal)
+    steerings = [Steering(one) for one in optimizers_of(parts.optimizer)]
+    if steerings:
+        steerings[-1].boundary = attachment.boundary  # of a cycle of several, the last one's step ends it
+    effects = Effects(
+        steerings, checkpoints, keep_best, attachment.told_restored, attachment.told_to_stop, "restore" in terms.allow
+    )
+    control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision)
+    _say_started(terms, spool, checkpoints, bool(keep_best.series), voice, clock)
+    return Line(spool, journal if isinstance(journal, Journal) else None, None, control, keep_best, steerings)
+
+
+def optimizers_of(given: Any) -> list[Any]:
+    """The optimizers in what was given: one, a list, or a dict of names."""
+    if given is None:
+        return []
+    several = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, list | tuple) else [given]
+    for one in several:
+        if not hasattr(one, "param_groups"):
+            raise Forbidden(f"optimizer= got a {type(one).__name__}", "pass a torch optimizer, a list or a dict of them")
+    return several
+
+
+def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bool, voice: Voice, clock: Clock) -> None:
+    uid = os.getuid()
+    started = Started(
+        host=os.uname().nodename,
+        user=_user(uid),
+        uid=uid,
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        pid_started=pid_started(os.getpid()),
+        world_size=terms.world_size,
+        parent=_parent(terms, checkpoints),
+        resume_from_step=terms.resume_from_step,
+        total_steps=terms.total_steps,
+        monitor=terms.monitor,
+        goal=terms.goal,
+        mode=terms.mode,
+        allow=list(terms.allow),
+        policies=terms.policies,
+        tags=terms.tags,
+        config=terms.config,
+        keeps_best=keeps,
+        script=terms.script,
+        sdk=SDK,
+    )
+    told = RunEvent(terms.run, terms.attempt, "started", clock.now(), spool.take_position(), terms.group, started=started)
+    if len(body := encode(told)) > MOST_SAID_BYTES:
+        voice.say(f"config= and tags= take {len(body) // 1024} kB, over {MOST_SAID_BYTES // 1024} kB: they are left out")
+        bare = Started(**{name: getattr(started, name) for name in started.__struct_fields__ if name not in ("config", "tags")})
+        body = encode(RunEvent(terms.run, terms.attempt, "started", told.time, told.seq, terms.group, started=bare))
+    if not spool.event(body):
+        raise Unavailable("the spool did not take the run's beginning", "this is a defect: please report it")
+
+
+def _parent(terms: Terms, checkpoints: Checkpoints) -> str | None:
+    """The attempt that this one goes on from: whose checkpoint of that step it is, else the last one of this run here."""
+    if terms.resume_from_step is None:
+        return None
+    try:
+        return checkpoints.find(terms.resume_from_step)[0].attempt
+    except (Unavailable, OSError):
+        before = last_attempt(terms.spools, terms.run, terms.attempt)
+        return before[0] if before else None
+
+
+def _say_owed(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> None:
+    """What earlier, dead attempts of this run did not live to answer. Their own positions are over: seq stays -1."""
+    try:
+        for ack in close_owed(terms.spools, terms.run, terms.attempt, clock.now(), lambda ack: spool.event(encode(ack))):
+            voice.say(f"decision {ack.id} of attempt {ack.attempt} is answered {ack.status}: {ack.reason or 'as recorded'}")
+    except (SmartTunerError, OSError) as error:
+        voice.say(f"an earlier journal cannot be read: {error}")
+
+
+def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
+    """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it."""
+    folder = str(terms.place.socket.parent)
+    hello = {"sdk": SDK, "run": terms.run, "attempt": terms.attempt, "group": terms.group, "mode": terms.mode}
+    try:
+        bell = Doorbell.connect(folder, spool, hello, clock)
+    except Unavailable as error:
+        return Doorbell(folder, spool, hello, clock), str(error).splitlines()[0]
+    if bell is None:
+        return Doorbell(folder, spool, hello, clock), f"no daemon listens in {folder}"
+    return bell, ""
+
+
+def _announcement(terms: Terms, spool: Spool, bell: Doorbell, trouble: str) -> str:
+    said = f"run {terms.run}"
+    if not trouble:
+        may = "nothing: it observes" if terms.mode != "act" else ", ".join(terms.allow) or "nothing"
+        said += f" -> {terms.place.folder}; a daemon listens (pid {bell.welcome.get('pid', '?')}), it may change: {may}"
+    elif terms.place.bus != LOCAL_BUS:
+        said += (
+            f"; {trouble}: a job does not speak to {terms.place.bus} by itself yet, that comes with a later release; "
+            f"what is logged waits in {spool.path}; start a daemon here: smart-tuner daemon"
+        )
+    else:
+        where = "" if terms.place.found_by == "own directory" else f" --data-dir {terms.place.folder}"
+        said += f"; {trouble}: what is logged waits in {spool.path}; start one: smart-tuner daemon{where}"
+    if not spool.survives_reboot:
+        said += "; the spool survives a kill, not a reboot"
+    return f"{said}; {OFF}"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

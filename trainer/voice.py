@@ -1,0 +1,31 @@
+"""What the SDK says on stderr: few lines, each once, and never an exception into the training."""
+
+from __future__ import annotations
+
+import sys
+
+MOST_LINES = 200
+
+
+class Voice:
+    """Speaks for one attachment; `quiet` where nothing shall be said."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._left = 0 if quiet else MOST_LINES
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line (or an indented block) on stderr."""
+        if self._left <= 0:
+            return
+        self._left -= 1
+        try:
+            print(f"smart-tuner: {text}", file=sys.stderr, flush=True)
+        except (OSError, ValueError, AttributeError, UnicodeError):  # stderr is closed, full or None: nobody reads
+            self._left = 0
+
+    def once(self, about: str, text: str) -> None:
+        """As `say`, but only the first time something is said about `about`."""
+        if about not in self._said and len(self._said) < MOST_LINES:
+            self._said.add(about)
+            self.say(text)
