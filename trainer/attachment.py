@@ -268,7 +268,7 @@ class Attachment:
 
     def _summary(self, line: Line, state: str, drained: bool) -> str:
         said = [f"run {self.run} {state}"]
-        if self._stop is not None:
+        if state == "pruned":
             said[0] += f": {self._stop}"
         if not drained:
             said[0] += f"; what it logged waits in {line.spool.path} for the next daemon"
@@ -276,7 +276,7 @@ class Attachment:
         lost += [(self._intake.repeated, "points came with a step seen before"), (self.failures, "failures of our own")]
         said[0] += "".join(f"; {count} {what}" for count, what in lost if count)
         for one in line.control.changes:
-            moved = f" {one.before} -> {one.after}" if one.after is not None else ""
+            moved = "" if one.after is None else f" {one.after}" if one.before is None else f" {one.before} -> {one.after}"
             said.append(f"  step {one.step}: {one.action}{moved}: {one.reason}" + (f" ({one.why})" if one.why else ""))
         return "\n".join(said)
 

@@ -65,7 +65,7 @@ class Control:
         self._busy = False
         self._begun: set[str] = set()
         self._known: dict[str, Ack] = {}
-        self._unsent: deque[Ack] = deque(maxlen=MOST_ANSWERS)
+        self._unsent: dict[str, Ack] = {}  # at most as many as the page has slots
 
     def look(self, step: int) -> None:
         """One memory load where there is nothing new. `step` is where the job is."""
@@ -75,10 +75,11 @@ class Control:
         self._busy = True  # a callback of the job's may log, which looks again
         try:
             self._seen = revision
-            for waiting in [self._unsent.popleft() for _ in range(len(self._unsent))]:
+            for waiting in list(self._unsent.values()):
                 self._send(waiting)
             for order in sorted(self._spool.orders(), key=_rank):
-                self._answer(order, step)
+                if order.id not in self._unsent:
+                    self._answer(order, step)
         finally:
             self._busy = False
 
@@ -155,8 +156,9 @@ class Control:
     def _send(self, ack: Ack) -> None:
         """Into the spool; what finds no room there is said again at a later boundary, and its slot stays taken."""
         if not self._spool.event(encode(msgspec.structs.replace(ack, seq=self._spool.take_position()))):
-            self._unsent.append(ack)
+            self._unsent[ack.id] = ack
             return
+        self._unsent.pop(ack.id, None)
         if isinstance(self._journal, Journal) and self._journal.answered(ack.id) is not None:
             try:
                 self._journal.said(ack.id)

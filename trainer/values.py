@@ -169,10 +169,12 @@ def step_of(step: Any) -> int | None:
 
 def plain(tree: Any, depth: int = 6) -> Any:
     """`tree` (a config, tags) as JSON can hold it: what is no plain value becomes its text, at most 200 characters."""
-    if tree is None or isinstance(tree, bool | int | float | str):
-        if isinstance(tree, int) and not isinstance(tree, bool) and abs(tree) >= 1 << 63:
-            return str(tree)[:200]
+    if tree is None or isinstance(tree, bool):
         return tree
+    for kind in (int, float, str):  # a subclass (numpy.float64, an enum) as what it is underneath
+        if isinstance(tree, kind):
+            bare = kind(tree)
+            return str(bare) if isinstance(bare, int) and abs(bare) >= 1 << 63 else bare
     if depth > 0:
         if isinstance(tree, Mapping):
             return {str(key): plain(value, depth - 1) for key, value in tree.items()}
