@@ -29,7 +29,9 @@ class DiskFull(Unavailable):
 
 
 class Damaged(Unavailable):
-    """The file is not what was written into it. Opening it again sets it aside."""
+    """The file is not what was written into it. `generation` is for its owner: which of its files that was."""
+
+    generation = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def connect(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
     try:
         db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA journal_size_limit=16777216")  # a write-ahead log that grew once is cut back when it begins anew
         db.execute("PRAGMA wal_autocheckpoint=0")  # its owner checkpoints beside the writers: an fsync is not theirs to wait for
     except BaseException:
         db.close()

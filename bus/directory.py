@@ -1,15 +1,30 @@
-"""One owner for a data directory: a lock that the kernel gives back however its process ends."""
+"""A data directory: on a disk of this machine, and with one owner, by a lock that the kernel gives back however it ends."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 
-from ..core.errors import SmartTunerError, Unavailable
+from ..core.errors import ConfigError, SmartTunerError, Unavailable
+from . import filesystem
 
 
 class InUse(SmartTunerError):
     """Another process (or another part of this one) has the folder open."""
+
+
+def require_local(folder: str, what: str, remote: Callable[[str], str | None] = filesystem.remote) -> None:
+    """ConfigError where `folder` lies (or would lie) on a network or user-space file system; `what` says whose data."""
+    there = os.path.abspath(folder)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    kind = remote(there)
+    if kind is not None:
+        raise ConfigError(
+            f"{folder}: {what} cannot lie on {kind}, where locks and shared memory are not to be trusted",
+            "choose a folder on a disk of this machine: --data-dir or SMART_TUNER_DATA_DIR",
+        )
 
 
 class DirectoryLock:

@@ -136,6 +136,15 @@ class Head:
             self.counters["expired"] += removed
             return removed
 
+    def begin_at(self, partition: Partition, first: int) -> None:
+        """All records of the partition are gone; its next offset is `first`. Nobody may be writing to it."""
+        with self._lock:
+            known = self._offsets[partition]
+            self.counters["lost"] += known.count(known.earliest, known.next)
+            known.skip(first - known.next)
+            known.forget_before(first)
+            self._tails[partition] = Tail(first, self._tail_bytes[partition[0]])
+
     def change(self, partition: Partition, act: Callable[[Offsets], None]) -> Offsets:
         """Changes the offsets of a partition nobody is writing to (gaps)."""
         with self._lock:

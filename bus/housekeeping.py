@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-from ..core.errors import Unavailable
+from ..core.errors import SmartTunerError, Unavailable
 from ..core.ports import Partition
 from .head import Head
 from .log_file import LogFile
@@ -41,19 +41,17 @@ class Housekeeping:
         self._head, self._files, self._limits, self._commits, self._reserve = head, tuple(files), limits, commits, reserve
         self._tidying = threading.Lock()
 
-    def tidy(self) -> None:
-        """Retention, free pages, write-ahead logs, old marks, the reserve. Unavailable where the disk does not let it."""
+    def tidy(self) -> list[tuple[LogFile, Unavailable]]:
+        """Retention, free pages, write-ahead logs, old marks, the reserve; the files that could not be tidied, and why."""
+        troubles = []
         with self._tidying:
             self._reserve.restore()
-            trouble = None
             for file in self._files:
                 try:
                     self._tidy(file)
                 except Unavailable as error:  # the other file has its own troubles
-                    trouble = error
-            if trouble is not None:
-                self._head.counters["housekeeping_failed"] += 1
-                raise trouble
+                    troubles.append((file, error))
+        return troubles
 
     def _tidy(self, file: LogFile) -> None:
         self._fold(file)
@@ -125,7 +123,7 @@ class Housekeeper:
         while not self._stopping.wait(self._every_s):
             try:
                 self._tidy()
-            except Unavailable:  # the disk is full or away: writers meet the same and say so; tried again in a second
+            except SmartTunerError:  # the disk is full or away: writers meet the same and say so; tried again in a second
                 continue
 
     def stop(self) -> None:

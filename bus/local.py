@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ..core.ports import METRICS, TOPICS, Bus, Clock, Message, Partition, Record
-from .database import DiskFull
-from .directory import DirectoryLock
-from .file_system import file_system_type, require_local
+from . import filesystem
+from .database import Damaged, DiskFull
+from .directory import DirectoryLock, require_local
 from .groups import Groups
 from .head import Head
 from .housekeeping import Housekeeper, Housekeeping
@@ -26,6 +26,8 @@ TAIL_BYTES = {topic: (16 << 20 if topic == METRICS else 1 << 20) for topic in TO
 """What of each partition stays in memory, so that who is up to date reads no file."""
 WRITE_MESSAGES = 5000
 """So many messages go into one transaction at most."""
+WARNINGS = 100
+"""So many are kept."""
 REBOOT_GAP = 1 << 20
 """After a reboot the last commits may be missing from the file (they are not fsynced), while a reader's position counts them:
 new offsets start behind any of them, lest a new record be taken for one that was read already."""
@@ -53,11 +55,11 @@ class LocalLog:
         partitions: int = 1,
         limits: Retention = DEFAULT,
         *,
-        type_of: Callable[[str], str] = file_system_type,
+        remote: Callable[[str], str | None] = filesystem.remote,
         boot: str | None = None,
         housekeeping: bool = True,
     ) -> None:
-        require_local(folder, "the bus", type_of)
+        require_local(folder, "the bus", remote)
         self.folder = folder
         self.warnings: list[str] = []
         self.head = Head(clock, TOPICS, partitions, TAIL_BYTES)
@@ -68,7 +70,8 @@ class LocalLog:
         self._files: list[LogFile] = []
         try:
             self._reserve = Reserve(os.path.join(folder, "control.reserve"), limits.reserve_bytes)
-            self._open(partitions, boot_id() if boot is None else boot, lived)
+            self._boot = boot_id() if boot is None else boot
+            self._open(partitions, lived)
         except BaseException:
             self._shut()
             raise
@@ -83,17 +86,17 @@ class LocalLog:
         self.housekeeping = Housekeeping(self.head, self._files, limits, self._commits, self._reserve)
         self._housekeeper = Housekeeper(self.maintain) if housekeeping else None
 
-    def _open(self, partitions: int, boot: str, lived: bool) -> None:
+    def _open(self, partitions: int, lived: bool) -> None:
         others = tuple(topic for topic in TOPICS if topic != METRICS)
         for name, topics in (("bus.db", (METRICS,)), ("control.db", others)):
             try:
-                self._open_file(name, topics, partitions, boot, lived)
+                self._open_file(name, topics, partitions, lived)
             except DiskFull:
                 if not self._reserve.release():
                     raise
-                self._open_file(name, topics, partitions, boot, lived)
+                self._open_file(name, topics, partitions, lived)
 
-    def _open_file(self, name: str, topics: Sequence[str], partitions: int, boot: str, lived: bool) -> None:
+    def _open_file(self, name: str, topics: Sequence[str], partitions: int, lived: bool) -> None:
         file = LogFile(os.path.join(self.folder, name), topics, partitions, self.head.clock)
         try:
             known = file.offsets()
@@ -101,21 +104,40 @@ class LocalLog:
             if lived and last_boot is None:  # readers' positions are of a file that is gone: begin above all of them
                 first = int(self.head.clock.now() * 1e6)
                 known = {p: Offsets(first, first) for p in known}
-            elif last_boot != boot:
+            elif last_boot != self._boot:
                 for one in known.values():
                     if one.next:
                         one.skip(REBOOT_GAP)
             with file.writing:
                 file.save_offsets(known, file.last_us())
-                file.state("boot", boot)
+                file.state("boot", self._boot)
         except BaseException:
             file.close()
             raise
         self.head.restore(known, file.last_us())
         self._files.append(file)
         if file.damaged:
-            self.counters["damaged"] += 1
-            self.warnings.append(f"{file.why}; it is kept as {file.damaged}, and {name} begins anew")
+            self._warn(f"{file.why}; it is kept as {file.damaged}, and {name} begins anew")
+
+    def _warn(self, text: str) -> None:
+        self.counters["damaged"] += 1
+        self.warnings.append(text)
+        del self.warnings[:-WARNINGS]
+
+    def _replace(self, file: LogFile, error: Damaged) -> None:
+        """A file that turned out damaged under way is set aside; readers are told how many records they lost with it. The
+        caller holds `writing`."""
+        if error.generation != file.generation:  # somebody else met it first
+            return
+        aside = file.replace()
+        for partition in file.partitions:
+            first = max(int(self.head.clock.now() * 1e6), self.head.next(partition))
+            self.head.begin_at(partition, first)
+        file.save_offsets({p: self.head.offsets(p) for p in file.partitions}, self.head.last_us)
+        file.state("boot", self._boot)
+        if file is self._control:
+            self._unsaved.update(self._commits)
+        self._warn(f"{error.message}; it is kept as {aside}, and {os.path.basename(file.path)} begins anew")
 
     def connect(self) -> Bus:
         """A member's handle."""
@@ -145,7 +167,12 @@ class LocalLog:
         """What a thread does about once a second: commits left over, retention, checkpoints, the reserve."""
         with self._control.writing:
             self._save_commits()
-        self.housekeeping.tidy()
+        for file, error in self.housekeeping.tidy():
+            if isinstance(error, Damaged):
+                with file.writing:
+                    self._replace(file, error)
+            else:
+                self.counters["housekeeping_failed"] += 1
 
     def close(self) -> None:
         """Every handle raises Unavailable from now on; the files are folded up and free for another. Idempotent."""
@@ -177,14 +204,21 @@ class LocalLog:
                 raise DiskFull(
                     f"{file.path}: the disk is full", "free space on the disk of the data directory; it goes on by itself then"
                 )
-            records = self.head.begin(messages)
-            stored = False
             try:
-                self._store(file, records, marks)
-                stored = True
-                self._marks.update(marks)
-            finally:
-                self.head.finish(records, stored)
+                self._begin_and_store(file, messages, marks)
+            except Damaged as error:
+                self._replace(file, error)
+                self._begin_and_store(file, messages, marks)
+
+    def _begin_and_store(self, file: LogFile, messages: Sequence[Message], marks: Mapping[str, int]) -> None:
+        records = self.head.begin(messages)
+        stored = False
+        try:
+            self._store(file, records, marks)
+            stored = True
+            self._marks.update(marks)
+        finally:
+            self.head.finish(records, stored)
 
     def _store(self, file: LogFile, records: Sequence[Record], marks: Mapping[str, int]) -> None:
         try:
@@ -198,7 +232,15 @@ class LocalLog:
     def read(self, partition: Partition, position: int, end: int, limit: int) -> tuple[Sequence[Record], bool]:
         """Up to `limit` records in [position, end), and whether more follow: from memory if it reaches back that far."""
         found = self.head.recent(partition, position, end, limit, POLL_BYTES)
-        return self._file_of[partition[0]].read(partition, position, end, limit) if found is None else found
+        if found is not None:
+            return found
+        file = self._file_of[partition[0]]
+        try:
+            return file.read(partition, position, end, limit)
+        except Damaged as error:
+            with file.writing:
+                self._replace(file, error)
+            return [], False
 
     def committed(self, group: str, partition: Partition) -> int | None:
         """What the group wants next, if it ever said so."""
@@ -219,5 +261,8 @@ class LocalLog:
                 self._control.commit([(group, p, self._commits[group, p]) for group, p in self._unsaved])
             except DiskFull:
                 self.counters["full"] += 1
+                return
+            except Damaged as error:
+                self._replace(self._control, error)
                 return
             self._unsaved.clear()

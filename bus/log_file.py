@@ -10,14 +10,16 @@ from contextlib import contextmanager
 
 import msgspec
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, Unavailable
 from ..core.ports import Clock, Partition, Record
-from .database import Form, connect, explained, open_database
+from .database import Damaged, Form, connect, explained, open_database, set_aside
 from .tail import Offsets
 
 VERSION = 1
 READ_BYTES = 8 << 20
 _ROW = "offset, time_us, key, body, headers"
+_READ = "offset, time_us, CAST(key AS BLOB), CAST(body AS BLOB), CAST(headers AS BLOB)"
+"""Whatever bytes a damaged page holds: they become a record, which its reader calls corrupt, not an error without end."""
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
 
 
@@ -44,27 +46,55 @@ def form(topics: Sequence[str], partitions: int) -> Form:
     )
 
 
+def _unpacked(headers: bytes | None) -> tuple[tuple[str, bytes], ...]:
+    try:
+        return _headers.decode(headers) if headers else ()
+    except msgspec.DecodeError:
+        return ()
+
+
 class LogFile:
     """Thread safe: one writer at a time (`writing` is its lock), readers beside it. Errors are Unavailable, DiskFull, Damaged."""
 
     def __init__(self, path: str, topics: Sequence[str], partitions: int, clock: Clock) -> None:
-        self.path, self.topics = path, tuple(topics)
+        self.path, self.topics, self._clock = path, tuple(topics), clock
         self.partitions = [(topic, n) for topic in topics for n in range(partitions)]
-        self.writing = threading.Lock()
-        self._reading = threading.Lock()
-        self._db, self.fresh, self.damaged, self.why = open_database(path, form(topics, partitions), clock)
-        self._reader = self._keeper = self._db
-        try:
-            self._reader, self._keeper = connect(path), connect(path)
-            found = self.fact("partitions")
-            if found != partitions:
-                raise ConfigError(
-                    f"{path} was made with {found} partitions, not {partitions}",
-                    f"write partitions: {found}, or move the file away",
-                )
-        except BaseException:
+        self.writing, self._reading, self._keeping = threading.Lock(), threading.Lock(), threading.Lock()
+        self._form = form(topics, partitions)
+        self._connections: list[sqlite3.Connection] = []
+        self.generation = 0
+        self._open()
+        found = self.fact("partitions")
+        if found != partitions:
             self.close()
-            raise
+            raise ConfigError(
+                f"{path} was made with {found} partitions, not {partitions}",
+                f"write partitions: {found}, or move the file away",
+            )
+
+    def _open(self) -> None:
+        self._db, _, self.damaged, self.why = open_database(self.path, self._form, self._clock)
+        self._connections = [self._db]
+        try:
+            for _ in range(2):
+                self._connections.append(connect(self.path))
+        except sqlite3.Error as error:
+            self._disconnect()
+            raise explained(error, self.path) from error
+        _, self._reader, self._keeper = self._connections
+
+    def _disconnect(self) -> None:
+        for db in self._connections:
+            db.close()
+
+    def replace(self) -> str:
+        """Sets the damaged file aside and begins a new one; where it was put. The caller holds `writing`."""
+        with self._reading, self._keeping:
+            self._disconnect()
+            self.generation += 1
+            aside = set_aside(self.path, self._clock)
+            self._open()
+        return aside
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -77,7 +107,7 @@ class LogFile:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise explained(error, self.path) from error
+                raise self._explained(error, self.generation) from error
             raise
 
     def append(self, records: Sequence[Record], marks: Mapping[str, int]) -> None:
@@ -100,11 +130,12 @@ class LogFile:
         size = 0
         with self._read() as db:
             rows = db.execute(
-                f"SELECT {_ROW} FROM {topic}_{n} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?", (position, end, limit)
+                f"SELECT {_READ} FROM {topic}_{n} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?", (position, end, limit)
             )
             for offset, time_us, key, body, headers in rows:
-                found.append(Record(topic, n, offset, key, body, time_us / 1e6, _headers.decode(headers) if headers else ()))
-                size += len(body)
+                text = (key or b"").decode("utf-8", "replace")
+                found.append(Record(topic, n, offset, text, body or b"", time_us / 1e6, _unpacked(headers)))
+                size += len(found[-1].body)
                 if size > READ_BYTES:
                     break
             rows.close()
@@ -171,7 +202,7 @@ class LogFile:
     def reclaim(self, pages: int) -> None:
         """Gives free pages back to the disk, so many at most; the caller holds `writing`."""
         with self._explaining():
-            self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")  # execute() would step once, which is one page
 
     def wal_bytes(self) -> int:
         """The size of the write-ahead log."""
@@ -220,9 +251,8 @@ class LogFile:
 
     def close(self) -> None:
         """Folds the write-ahead log in and closes."""
-        with self.writing, self._reading:
-            for db in (self._reader, self._keeper, self._db):
-                db.close()
+        with self.writing, self._reading, self._keeping:
+            self._disconnect()
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -231,13 +261,20 @@ class LogFile:
 
     @contextmanager
     def _keep(self) -> Iterator[sqlite3.Connection]:
-        """Housekeeping's own connection: readers do not wait for its fsync. One thread at a time."""
-        with self._explaining():
+        """Housekeeping's own connection: readers do not wait for its fsync."""
+        with self._keeping, self._explaining():
             yield self._keeper
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
+        generation = self.generation
         try:
             yield
         except sqlite3.Error as error:
-            raise explained(error, self.path) from error
+            raise self._explained(error, generation) from error
+
+    def _explained(self, error: sqlite3.Error, generation: int) -> Unavailable:
+        found = explained(error, self.path)
+        if isinstance(found, Damaged):
+            found.generation = generation
+        return found
