@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .trainer.attachment import Attachment
 
 __version__ = "0.1.0"
-__all__ = ["Attachment", "__version__", "attach"]
+__all__ = ["Attachment", "__version__", "attach", "read_metrics"]
 
-_PARTS = {"attach": "trainer.attach", "Attachment": "trainer.attachment"}
+_PARTS = {"attach": "trainer.attach", "Attachment": "trainer.attachment", "read_metrics": "consumers.reading"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..core.clock import SystemClock
 from ..core.errors import CorruptData
 from ..core.ports import METRICS, Clock, Partition, Record
 from .metric_partition import Counts, Facts, MetricPartition, StoredFile, plan
@@ -30,19 +29,20 @@ VERIFY_AT_START_S = 2.0
 class MetricFiles:
     """All partitions of the metrics topic. ConfigError for files of a newer version, Unavailable where the disk is away."""
 
-    def __init__(self, folder: str, seal_rows: int, clock: Clock | None = None) -> None:
+    def __init__(self, folder: str, seal_rows: int, counts: Counts, clock: Clock, verify_s: float = VERIFY_AT_START_S) -> None:
         self.folder = folder
-        self.counts = Counts()
+        self.counts = counts
         self.problems: list[str] = []
         self._seal_rows = seal_rows
-        self._clock = clock or SystemClock()
+        self._clock = clock
+        self._verify_s = verify_s
         self.files: dict[str, StoredFile] = {}
         self._unverified: list[str] = []
         self._partitions: dict[int, MetricPartition] = {}
         self._open()
 
     def _open(self) -> None:
-        self.counts.leftovers_removed = prepare(self.folder)
+        self.counts.leftovers_removed += prepare(self.folder)
         for number, start, path in visible_files(self.folder):
             found = self._look_at(path, number, start)
             if found:
@@ -76,9 +76,9 @@ class MetricFiles:
     def _verify_newest(self) -> None:
         """Checks the files that grow still, then the newest of the others as long as there is time."""
         newest = sorted(self.files.values(), key=lambda one: (one.facts.sealed, -one.facts.appended))
-        deadline = self._clock.monotonic() + VERIFY_AT_START_S
+        deadline = self._clock.monotonic() + self._verify_s
         for one in newest:
-            if one.facts.sealed and self._clock.monotonic() >= deadline:
+            if (one.facts.sealed or not self._verify_s) and self._clock.monotonic() >= deadline:
                 self._unverified.append(one.path)
             else:
                 self._verify(one.path)
@@ -148,6 +148,11 @@ class MetricFiles:
         """For each partition the offset before which everything is visible on disk."""
         for number, one in self._partitions.items():
             yield (METRICS, number), one.committed
+
+    def close(self) -> None:
+        """Lets go of what is open; the files stay as they are."""
+        for one in self._partitions.values():
+            one.close()
 
     def by_start(self, number: int) -> list[StoredFile]:
         """The visible files of a partition, the oldest first."""

@@ -211,6 +211,11 @@ class MetricPartition:
             self._file.publish([block.table(0, len(block))] if len(block) else [], self._facts(), freeze)
         self._published(frozen + len(block), sealed=False)
 
+    def close(self) -> None:
+        """Lets go of the growing file."""
+        if self._file:
+            self._file.close()
+
     def finish(self) -> None:
         """Seals the file that grows, if there is one, so that it can expire."""
         if self._file is not None and self._now.end is None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
-from ..core.errors import CorruptData
+from ..core.errors import CorruptData, Unavailable
 from ..core.events import Ack, Decision, Notice, RunEvent, decode, encode
 from ..core.ports import CONTROL, METRICS, NOTICES, RUNS, Clock, Message, Partition, Record
 from .decisions_table import DecisionsTable
-from .metric_files import MetricFiles
+from .metric_files import VERIFY_AT_START_S, MetricFiles
+from .metric_partition import Counts
 from .parquet_files import prepare, visible_files
 from .retention import Retention, expire
 from .row_files import RowFiles
@@ -72,24 +74,40 @@ class MetricsStore:
         self._folder = folder
         self._seal_rows = seal_rows
         self._publish_s = publish_s
-        self._skipped = 0
-        self.reload()
+        self._counts = Counts()
+        self._due = self._cursor_due = self._retention_due = 0.0
+        self._open(verify_s=VERIFY_AT_START_S)
 
-    def reload(self) -> None:
-        """Forgets what is in memory and goes on from the visible files: after a step that failed halfway."""
-        folder = self._folder
-        self._metrics = MetricFiles(os.path.join(folder, "metrics"), self._seal_rows, self._clock)
+    def _open(self, verify_s: float) -> None:
+        """Finds out from the visible files where everything stands."""
+        self._torn = False
+        self._metrics = MetricFiles(os.path.join(self._folder, "metrics"), self._seal_rows, self._counts, self._clock, verify_s)
         self._tables: dict[int, _Tables] = {}
-        self._notices: list[str] = []
         numbers = {0}
         for name in ("runs", "decisions"):
-            self._metrics.counts.leftovers_removed += prepare(os.path.join(folder, name))
-            numbers |= {number for number, _, _ in visible_files(os.path.join(folder, name))}
+            folder = os.path.join(self._folder, name)
+            self._counts.leftovers_removed += prepare(folder)
+            numbers |= {number for number, _, _ in visible_files(folder)}
         for number in sorted(numbers):
             self._of(number)
-        self._due = 0.0
-        self._cursor_due = 0.0
-        self._retention_due = 0.0
+
+    def reload(self) -> None:
+        """After a step that failed: what may be half folded is forgotten and read again from the bus. What waits for room
+        on a full disk is whole and stays."""
+        if self._torn:
+            self._metrics.close()
+            self._open(verify_s=0.0)
+
+    @contextmanager
+    def _whole_or_torn(self) -> Iterator[None]:
+        """Marks the memory as torn where something fails that is not Unavailable, after which it is whole by design."""
+        before, self._torn = self._torn, True
+        try:
+            yield
+        except Unavailable:
+            self._torn = before
+            raise
+        self._torn = before
 
     def _of(self, number: int) -> _Tables:
         if number not in self._tables:
@@ -113,13 +131,14 @@ class MetricsStore:
 
     def handle(self, records: Sequence[Record], now: float) -> list[Message]:
         """Folds records in; what is stored already is skipped. The messages are notices about damaged files."""
-        for record in records:
-            if record.topic == METRICS:
+        with self._whole_or_torn():
+            for record in records:
+                if record.topic != METRICS:
+                    self._fold(record)
+                    continue
                 if self._metrics.waiting >= MAX_WAITING_ROWS:
                     self.flush(now)
                 self._metrics.take(record)
-            else:
-                self._fold(record)
         return list(self._told(now))
 
     def _fold(self, record: Record) -> None:
@@ -128,12 +147,12 @@ class MetricsStore:
         new_for_runs = record.topic == RUNS and record.offset >= runs.cursor.get(RUNS, 0)
         new_for_decisions = record.offset >= decisions.cursor.get(record.topic, 0)
         if not (new_for_runs or new_for_decisions):
-            self._metrics.counts.repeated_records += 1
+            self._counts.repeated_records += 1
             return
         try:
             event = decode(record.body)
         except CorruptData:
-            self._skipped += 1  # the judge's lane keeps it as a dead letter and says so
+            self._counts.skipped_records += 1  # the judge's lane keeps it as a dead letter and says so
             event = None
         if isinstance(event, RunEvent) and new_for_runs:
             tables.runs.fold(event, record.offset)
@@ -161,17 +180,19 @@ class MetricsStore:
             self.flush(now)
         if now >= self._retention_due:
             self._retention_due = now + RETENTION_EVERY_S
-            expire(self._metrics, self._retention, now)
-            self._metrics.verify_one()
+            with self._whole_or_torn():
+                expire(self._metrics, self._retention, now)
+                self._metrics.verify_one()
 
     def flush(self, now: float) -> None:
         """Makes everything taken visible at once."""
         copied = self._metrics.copied_bytes
         began = self._clock.monotonic()
-        self._metrics.publish()
-        for tables in self._tables.values():
-            for one in tables.files:
-                one.publish()
+        with self._whole_or_torn():
+            self._metrics.publish()
+            for tables in self._tables.values():
+                for one in tables.files:
+                    one.publish()
         took = self._clock.monotonic() - began
         self._due = now + max(self._publish_s, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
         self._cursor_due = now + CURSOR_EVERY_S
@@ -179,8 +200,7 @@ class MetricsStore:
     @property
     def counters(self) -> dict[str, int]:
         """What was taken, and every kind of thing that was repeated, skipped, damaged or removed, since the start."""
-        counts = asdict(self._metrics.counts)
-        counts["skipped_records"] += self._skipped
+        counts = asdict(self._counts)
         tables = self._tables.values()
         counts["damaged_files"] += sum(one.damaged for pair in tables for one in pair.files)
         counts["dropped_acks"] = sum(one.decisions.dropped_acks for one in tables)

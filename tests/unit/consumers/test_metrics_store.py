@@ -335,3 +335,20 @@ def test_a_foreign_file_is_not_taken_for_ours(tmp_path):
     store = opened(tmp_path)
     assert store.counters["damaged_files"] == 1
     assert "somebody else" in decode(store.handle([], NOW)[0].body).text
+
+
+def test_after_a_step_that_failed_halfway_the_store_goes_on_from_its_files(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    records = log(40)
+    feed(store, records[:10])
+    store.flush(NOW)
+    monkeypatch.setattr(metric_partition.os.path, "getsize", lambda path: 1 / 0)
+    feed(store, records[10:20])
+    with pytest.raises(ZeroDivisionError):
+        store.flush(NOW)
+    monkeypatch.undo()
+    store.reload()
+    assert store.position((METRICS, 0)) == store.committed()[METRICS, 0]
+    feed(store, records)
+    store.flush(NOW)
+    assert sorted(table(tmp_path).seq.tolist()) == list(range(400))

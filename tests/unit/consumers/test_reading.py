@@ -1,0 +1,90 @@
+"""What people ask of the store, answered from its files alone."""
+
+import math
+
+import pandas as pd
+import pytest
+import smarttuner
+from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.consumers.reading import decision_rows, last_points, metric_table, run_names, run_rows
+from smarttuner.core.clock import ManualClock
+from smarttuner.core.errors import UsageError
+from smarttuner.core.events import Ack, Decision, MetricChunk, RunEvent, Series, Started, encode
+from smarttuner.core.ports import CONTROL, METRICS, RUNS, Record
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Run r with attempts b (first) and a; run s of which only points arrived."""
+    folder = tmp_path_factory.mktemp("store")
+    events = [
+        (RUNS, RunEvent("r", "b", "started", NOW, 0, started=Started(tags={"x": 1}))),
+        (RUNS, RunEvent("r", "a", "started", NOW + 9, 0, started=Started(config={"lr": 0.5}))),
+        (METRICS, MetricChunk("r", "b", "sdk", 0, [Series("loss", [1, 2], [9.0, 8.0], [NOW, NOW])])),
+        (METRICS, MetricChunk("r", "a", "sdk", 0, [Series("loss", [3, 1, 1], [0.3, 0.5, 0.1], [NOW] * 3)])),
+        (METRICS, MetricChunk("r", "a", "sdk", 3, [Series("acc", [10, 9], [float("nan"), 0.9], [NOW] * 2)])),
+        (METRICS, MetricChunk("s", "z1", "sdk", 0, [Series("loss", [1], [1.0], [NOW])])),
+        (METRICS, MetricChunk("s", "z2", "sdk", 0, [Series("loss", [1], [2.0], [NOW])])),
+        (CONTROL, Decision("d", "r", "a", "prune", "p", "sdk:3", "bad", NOW, NOW + 60, step=3, evidence={"best": 0.1})),
+        (RUNS, Ack("d", "r", "a", "applied", NOW + 1, step=4, before=1, after=None)),
+    ]
+    store = MetricsStore(str(folder), ManualClock(NOW))
+    store.handle([Record(topic, 0, i, "r", encode(event), NOW) for i, (topic, event) in enumerate(events)], NOW)
+    store.flush(NOW)
+    return folder
+
+
+def read(folder, **question):
+    return smarttuner.read_metrics(data_dir=folder, **question)
+
+
+def test_the_newest_attempt_is_read_unless_all_are_asked_for(folder):
+    assert read(folder, run="r", series="loss").value.tolist() == [0.5, 0.1, 0.3]
+    assert read(folder, run="r", series="loss", attempts="all").value.tolist() == [0.5, 0.1, 0.3, 9.0, 8.0]
+    assert read(folder, run="s").value.tolist() == [2.0]
+    assert sorted(read(folder).attempt.unique()) == ["a", "z2"]
+    assert read(folder, run=["r", "s"], series=["loss"]).run.tolist() == ["r", "r", "r", "s"]
+    with pytest.raises(UsageError, match='attempts="all"'):
+        read(folder, attempts="each")
+
+
+def test_steps_are_numbers_and_sorted_as_numbers(folder):
+    acc = read(folder, run="r", series="acc")
+    assert acc.step.tolist() == [9, 10]
+    assert math.isnan(acc.value.tolist()[1])
+
+
+def test_wide_is_a_row_a_step_with_the_last_value_of_each_series(folder):
+    wide = read(folder, run="r", wide=True)
+    assert wide.index.tolist() == [1, 3, 9, 10]
+    assert wide.loss.dropna().to_dict() == {1: 0.1, 3: 0.3}
+    assert read(folder, wide=True).index.names == ["run", "step"]
+
+
+def test_nothing_stored_is_an_empty_frame_with_the_columns(folder, tmp_path):
+    assert read(folder, run="nobody").empty
+    assert list(read(tmp_path / "none").columns) == list(read(folder).columns)
+    assert run_rows(tmp_path / "none") == decision_rows(tmp_path / "none") == run_names(tmp_path / "none") == []
+
+
+def test_rows_have_the_shape_of_the_interface(folder):
+    first, second = run_rows(folder, "r")
+    assert (first["attempt"], first["tags"], first["started"]) == ("b", {"x": 1}, "2023-11-14T22:13:20.000000Z")
+    assert (second["attempt_number"], second["config"], second["ended"]) == (2, {"lr": 0.5}, None)
+    (decision,) = decision_rows(folder)
+    assert (decision["status"], decision["latency_ms"], decision["before"], decision["after"]) == ("applied", 1000.0, 1, None)
+    assert decision["evidence"] == {"best": 0.1}
+    assert decision["not_after"] == "2023-11-14T22:14:20.000000Z"
+
+
+def test_the_last_point_is_the_one_logged_last(folder):
+    assert last_points(folder, "r")["a"]["loss"]["value"] == 0.1
+    assert last_points(folder)["z2"]["loss"] == {"step": 1, "value": 2.0, "time": "2023-11-14T22:13:20.000000Z"}
+    assert run_names(folder) == ["r", "s"]
+
+
+def test_bare_pandas_finds_the_same_rows(folder):
+    bare = pd.read_parquet(folder / "metrics", filters=[("run", "==", "r"), ("series", "==", "loss"), ("attempt", "==", "a")])
+    assert sorted(bare.value) == sorted(metric_table(folder, "r", "loss")["value"].to_pylist())
