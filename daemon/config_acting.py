@@ -69,7 +69,7 @@ TABLE = (
     missing("monitoring.platforms.wandb.**", "the Weights & Biases mirror comes later; metrics stay local"),
     missing("monitoring.platforms.tensorboard.**", "the TensorBoard mirror comes later; metrics stay local"),
     missing("monitoring.platforms.neptune.**", "Neptune's hosted service closed on 2026-03-05; its offline format comes later"),
-    missing("monitoring.metrics.primary", "the daemon's wiring takes it up next"),
+    acts("monitoring.metrics.primary", "test_the_primary_series_is_judged_and_no_other"),
     missing("monitoring.metrics.secondary", "all series are stored; showing these beside the judged one comes later"),
     missing("monitoring.alerts.**", "alerts are lines of notices (status shows them); delivery comes later"),
     acts("early_stopping.strategies.divergence.**", "test_divergence_has_its_own_options"),

@@ -1,13 +1,16 @@
 """The keys that act, each shown by a test that fails when it is ignored: daemon/config_acting.py names them."""
 
 import pytest
+from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.table import decisions
 from smarttuner.core.errors import ConfigError
-from smarttuner.core.events import Decision
+from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, decode, encode
+from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.core.run import RunRecord
 from smarttuner.core.standing import Standing
 from smarttuner.daemon.config import load
 from smarttuner.daemon.config_rules import gates, rules
+from smarttuner.daemon.rule_book import RuleBook
 
 SINKING = [2.0, 1.0, 0.9, 0.89, 0.889, 0.8889, 0.88889, 0.888889]
 """Improves by ever less."""
@@ -202,3 +205,22 @@ def test_the_rate_limit_is_the_written_one(tmp_path):
     answers = [pass_through(decision("checkpoint"), standing, "act") for _ in range(3)]
     assert [one.status for one in answers] == ["pending", "pending", "refused"]
     assert "limits.decisions_per_hour" in answers[2].refused_by
+
+
+@pytest.mark.parametrize(("primary", "alerts"), [("val_loss", True), ("mel_loss", False)])
+def test_the_primary_series_is_judged_and_no_other(tmp_path, primary, alerts):
+    config = read(
+        tmp_path, f"monitoring: {{metrics: {{primary: {primary}}}}}\nearly_stopping: {{quality_gates: {{max_acceptable_loss: 2}}}}"
+    )
+    judge = Judge(RuleBook(config), gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
+    steps = list(range(20))
+    series = [
+        Series(name, steps, [value] * 20, [100.0 + i for i in steps]) for name, value in (("val_loss", 5.0), ("mel_loss", 1.0))
+    ]
+    bodies = [
+        (RUNS, encode(RunEvent("r", "a", "started", 100.0, 0, started=Started()))),
+        (METRICS, encode(MetricChunk("r", "a", "sdk", 1, series))),
+    ]
+    records = [Record(topic, 0, i, "r", body, 101.0 + i) for i, (topic, body) in enumerate(bodies)]
+    events = [decode(one.body) for one in judge.handle(records, 103.0)]
+    assert any(isinstance(one, Decision) and one.action == "alert" for one in events) is alerts
