@@ -76,7 +76,12 @@ class Doorbell:
 
     def ring_if_armed(self) -> None:
         """One byte to a daemon that sleeps; a hint, which may be lost."""
-        if self._spool.armed and self._fd >= 0:
+        if self._spool.armed:
+            self.ring()
+
+    def ring(self) -> None:
+        """The byte, for who has seen that the spool is armed."""
+        if self._fd >= 0:
             self._send(self._fd, b"\1", 1, _FLAGS)
 
     def check(self) -> None:

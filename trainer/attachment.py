@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,7 +15,7 @@ from .control import Control
 from .journal import Journal
 from .keep_best import KeepBest
 from .lr import HOOKS, Steering
-from .values import Intake, step_of
+from .values import LOWEST, Intake, step_of
 from .voice import Voice
 
 LOOK_INTERVAL_S = 1.0
@@ -26,11 +25,11 @@ _POLL_S = 0.005
 
 @dataclass
 class Line:
-    """The attempt's way out of the process. `bell` is None where no daemon of this host can serve it."""
+    """The attempt's way out of the process."""
 
     spool: Spool
     journal: Journal | None
-    bell: Doorbell | None
+    bell: Doorbell
     control: Control
     keep_best: KeepBest
     steerings: list[Steering] = field(default_factory=list)
@@ -51,24 +50,21 @@ class Attachment:
         self._voice = voice
         self._intake = Intake(voice)
         self._line: Line | None = None
-        self._thread = threading.get_ident()
         self._stop: str | None = None
-        self._calls = first_step
-        self._step = first_step - 1
-        self._named_steps = False
+        self._logged = first_step - 1
+        self._counted = first_step - 1
         self._rates: tuple[float, float] | None = None
         self._rates_step = first_step - 1
-        self._next_look = 0.0
+        self._looked = 0.0
         self._at_log = False
-        self._on_end: list[Callable[[], None]] = []
+        self._on_end: Callable[[], None] | None = None
 
     def connect(self, line: Line, on_end: Callable[[], None]) -> None:
         """Gives the attachment its line; `on_end` is called once it has ended."""
-        self._line = line
-        self._on_end.append(on_end)
+        self._line, self._on_end = line, on_end
         self._at_log = not line.steerings
 
-    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:  # noqa: C901  # see the comment on its body
         """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
 
         Waits for nothing, but where the best weights are kept: the monitored series is read at once and a new best
@@ -77,41 +73,41 @@ class Attachment:
         line = self._line
         if line is None:
             return
-        try:
-            now = self._now()
-            if step is None:
-                step = self._calls
-            elif type(step) is not int:
-                step = self._whole(step)
-            self._calls = step + 1
-            numbers: Mapping[str, float] = values
+        try:  # every line here is paid for at every step: hence no helper where all is as usual
+            now, intake, spool = self._now(), self._intake, line.spool
+            if type(step) is not int:
+                step = self._logged + 1 if step is None else self._whole(step)
             for value in values.values():
                 if type(value) is not float:
-                    self._intake.watched = line.keep_best.series
-                    numbers = self._intake.numbers(values, step, now)
+                    values = self._numbers(line, values, step, now)
                     break
-            intake = self._intake
+            self._logged = step
             if step > intake.highest:
+                if tuple(values) != intake.keys:
+                    intake.turn(values)
                 intake.highest = step
-                intake.shapes[tuple(values)] = step
             else:
                 intake.advance(values, step)
-            self._step, self._named_steps = step, True
-            if line.steerings and step > self._rates_step:
-                numbers = self._with_rates(numbers, step)
-            if numbers:
-                line.spool.log(step, numbers, now)
-            self._after_log(line, numbers, step, now)
+            if line.steerings:
+                values = self._with_rates(line, values, step)
+            if values:
+                spool.log(step, values, now)
+            if spool.armed:
+                line.bell.ring()
+            if line.keep_best.series:
+                line.keep_best.offer(step, values)
+            if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
+                self._tend(now)
+            if self._at_log:
+                line.control.look(step)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
     def step(self, step: int | None = None) -> None:
         """A step boundary, for a loop that neither has an optimizer nor logs at every step."""
         try:
-            whole = self._step + 1 if step is None else step_of(step)
-            if self._line is not None and whole is not None:
-                self._step = max(self._step, whole)
-                self._boundary()
+            self._counted = self._counted + 1 if step is None else self._whole(step)
+            self._boundary()
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -156,8 +152,8 @@ class Attachment:
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
         finally:
-            for each in self._on_end:
-                each()
+            if self._on_end is not None:
+                self._on_end()
 
     def forget(self) -> None:
         """In the child of a fork: the attempt is the parent's, nothing here reaches it any more."""
@@ -168,8 +164,7 @@ class Attachment:
 
     def boundary(self) -> None:
         """After a step of the optimizer that was given."""
-        if not self._named_steps:
-            self._step += 1
+        self._counted += 1
         self._boundary()
 
     def told_to_stop(self, reason: str) -> None:
@@ -179,7 +174,7 @@ class Attachment:
     def told_restored(self, step: int, details: dict[str, Any]) -> None:
         """Weights of `step` were put back."""
         self._intake.go_back()
-        self._rates_step = -(1 << 63)
+        self._rates_step = LOWEST
         if self._line is not None:
             self._event(self._line, "restored", step=step, details=details)
 
@@ -188,33 +183,22 @@ class Attachment:
         """Changes with everything that is logged."""
         return self._line.spool.next_position if self._line is not None else -1
 
-    def _after_log(self, line: Line, numbers: Mapping[str, float], step: int, now: float) -> None:
-        if line.bell is not None:
-            line.bell.ring_if_armed()
-        if line.keep_best.series:
-            line.keep_best.offer(step, numbers)
-        if self._intake.in_flight or now >= self._next_look or now < self._next_look - LOOK_INTERVAL_S:
-            self._tend(now)
-        if self._at_log and threading.get_ident() == self._thread:
-            line.control.look(step)
-
     def _boundary(self) -> None:
-        now = self._now()
-        if now >= self._next_look or now < self._next_look - LOOK_INTERVAL_S:
+        line, now = self._line, self._now()
+        if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
             self._tend(now)
-        if self._line is not None:
-            self._line.control.look(max(self._step, 0))
+        if line is not None:  # the job is where it last logged; one that never logs is where its steps are counted
+            line.control.look(max(0, self._counted if self._intake.highest == LOWEST else self._logged))
 
     def _tend(self, now: float) -> None:
         """About once a second: values that arrived from a device, a daemon that died or came."""
-        self._next_look = now + LOOK_INTERVAL_S
+        self._looked = now
         line = self._line
         if line is None:
             return
         self._take_arrived(line)
         self._intake.fold()
-        if line.bell is not None:
-            line.bell.check()
+        line.bell.check()
         if HOOKS.failures:
             self._voice.once("hooks", f"something of ours failed around the optimizer's step: {HOOKS.last_failure}")
 
@@ -225,11 +209,18 @@ class Attachment:
         except Exception as error:  # noqa: BLE001  # a device in error must not take the closing record with it
             self._trouble(error)
 
-    def _with_rates(self, numbers: Mapping[str, float], step: int) -> Mapping[str, float]:
+    def _numbers(self, line: Line, values: Mapping[str, Any], step: int, now: float) -> Mapping[str, float]:
+        """What of `values` is not all floats; also sees what has arrived from a device since."""
+        self._intake.watched = line.keep_best.series
+        numbers = self._intake.numbers(values, step, now)
+        if self._intake.in_flight:
+            self._take_arrived(line)
+        return numbers
+
+    def _with_rates(self, line: Line, numbers: Mapping[str, float], step: int) -> Mapping[str, float]:
         """Adds `lr` and `lr_effective` where they are not what they were."""
-        assert self._line is not None
-        rates = self._line.steerings[0].first()
-        if rates is None or rates == self._rates:
+        rates = line.steerings[0].first()
+        if rates is None or rates == self._rates or step <= self._rates_step:
             return numbers
         self._rates, self._rates_step = rates, step
         return {"lr": rates[0], "lr_effective": rates[1], **numbers}
@@ -238,30 +229,27 @@ class Attachment:
         whole = step_of(step)
         if whole is None:
             self._voice.once(" step", f"step={step!r} is no whole number: calls are counted instead")
-            return self._calls
+            return self._logged + 1
         return whole
 
     def _event(self, line: Line, event: Any, closing: bool = False, **fields: Any) -> bool:
         spool = line.spool
         told = RunEvent(self.run, self.attempt, event, self._now(), seq=spool.take_position(), group=spool.identity.group, **fields)
         taken = spool.event(encode(told), closing)
-        if line.bell is not None:
-            line.bell.ring_if_armed()
+        line.bell.ring_if_armed()
         return taken
 
     def _leave(self, line: Line, state: str) -> None:
         """Waits a little for a daemon to take all, says what changed the run and where the rest waits, lets go."""
-        spool, served = line.spool, line.bell is not None and line.bell.connected
+        spool, served = line.spool, line.bell.connected
         until = self._clock.monotonic() + FINISH_WAIT_S
         while served and spool.unread and self._clock.monotonic() < until:
-            assert line.bell is not None
             line.bell.ring_if_armed()
             self._clock.sleep(_POLL_S)
         drained = served and not spool.unread
         self._voice.say(self._summary(line, state, drained))
         line.keep_best.forget()
-        if line.bell is not None:
-            line.bell.close()
+        line.bell.close()
         spool.close(unlink=drained)
         if line.journal is not None:
             line.journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,8 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Control:
-    """Reads the control page of one attempt and answers each order once. On the training thread only."""
+    """Reads the control page of one attempt and answers each order once, on the training thread: whichever steps the
+    optimizer, else the one that attached."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Control:
         self._on_decision = on_decision
         self._revision = spool.revision
         self._seen = 0
+        self._only_thread = 0 if effects.steerings else threading.get_ident()
         self._busy = False
         self._begun: set[str] = set()
         self._known: dict[str, Ack] = {}
@@ -71,6 +74,8 @@ class Control:
         """One memory load where there is nothing new. `step` is where the job is."""
         revision = self._revision()
         if (revision == self._seen and not self._unsent) or self._busy:
+            return
+        if self._only_thread and threading.get_ident() != self._only_thread:
             return
         self._busy = True  # a callback of the job's may log, which looks again
         try:

@@ -65,7 +65,7 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     spool_file.sweep(str(terms.spools))
     spool = Spool.create(str(terms.spools), terms.run, terms.attempt, terms.place.address, group=terms.group)
     try:
-        line = _line(terms, parts, spool, attachment, voice, clock)
+        line, trouble = _line(terms, parts, spool, attachment, voice, clock)
     except BaseException:
         spool.close(unlink=True)
         raise
@@ -73,14 +73,13 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     ENDINGS.add(attachment)
     for steering in line.steerings:
         HOOKS.add(steering)
-    line.bell, listening = _bell(terms, spool, clock)
-    voice.say(_announcement(terms, spool, line.bell, listening))
+    voice.say(_announcement(terms, spool, line.bell, trouble))
     if isinstance(line.journal, Journal):
         _say_owed(terms, spool, clock, voice)
     return attachment
 
 
-def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voice: Voice, clock: Clock) -> Line:
+def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voice: Voice, clock: Clock) -> tuple[Line, str]:
     try:
         sweep(terms.spools, clock.now())
         journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, pid=os.getpid())
@@ -99,7 +98,8 @@ def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voic
     )
     control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision)
     _say_started(terms, spool, checkpoints, bool(keep_best.series), voice, clock)
-    return Line(spool, journal if isinstance(journal, Journal) else None, None, control, keep_best, steerings)
+    bell, trouble = _bell(terms, spool, clock)
+    return Line(spool, journal if isinstance(journal, Journal) else None, bell, control, keep_best, steerings), trouble
 
 
 def optimizers_of(given: Any) -> list[Any]:

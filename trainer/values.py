@@ -55,8 +55,8 @@ class PinnedCopy:
 
 class Intake:
     """The values of one attachment. `watched` are the series that are read with a sync, because the best weights must be
-    caught while they are still those that were measured. `shapes` has the last step of each set of names that came with a
-    step above all others (`highest`): all that the usual call pays for noticing steps that repeat."""
+    caught while they are still those that were measured. `keys` are the names that came with the highest step so far:
+    comparing them is all that the usual call pays for noticing steps that repeat."""
 
     def __init__(self, voice: Voice, copy: Callable[[Any], Copy] = PinnedCopy) -> None:
         self.watched: tuple[str, ...] = ()
@@ -66,7 +66,8 @@ class Intake:
         self._copy = copy
         self._in_flight: deque[InFlight] = deque()
         self.highest = LOWEST
-        self.shapes: dict[tuple[str, ...], int] = {}
+        self.keys: tuple[str, ...] = ()
+        self._shapes: dict[tuple[str, ...], int] = {}
         self._last: dict[str, int] = {}
 
     def numbers(self, values: Mapping[Any, Any], step: int, time_s: float) -> dict[str, float]:
@@ -121,21 +122,27 @@ class Intake:
             else:
                 last[name] = step
 
+    def turn(self, names: Mapping[str, Any]) -> None:
+        """Another set of names comes with the steps above all others from now on."""
+        self._shapes[self.keys] = self.highest
+        self.keys = tuple(names)
+
     def fold(self, most: int = MOST_SHAPES) -> None:
         """Keeps what is remembered of past steps small: one step a series, once there are over `most` sets of names."""
-        if len(self.shapes) > most:
-            for names, step in self.shapes.items():
+        self._shapes[self.keys] = self.highest
+        if len(self._shapes) > most:
+            for names, step in self._shapes.items():
                 for name in names:
                     self._last[name] = max(step, self._last.get(name, step))
-            self.shapes.clear()
+            self._shapes.clear()
             if len(self._last) > MOST_SERIES:
                 self._last.clear()
 
     def go_back(self) -> None:
         """After a restore the steps may begin again."""
-        self.shapes.clear()
+        self._shapes.clear()
         self._last.clear()
-        self.highest = LOWEST
+        self.highest, self.keys = LOWEST, ()
 
     def _drop(self, name: str, value: Any) -> None:
         self.dropped += 1

