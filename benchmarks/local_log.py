@@ -62,6 +62,9 @@ def log_rates(folder: str, data: bytes, batch: int, seconds: float) -> tuple[flo
         return batch
 
     published = rate(publish, seconds)
+    log.close()  # and opened anew, so that memory holds nothing of it
+    log = LocalLog(log.folder, SystemClock())
+    bus = log.connect()
     started, read = time.perf_counter(), 0
     while records := bus.poll([METRICS], "history").records:
         read += len(records)

@@ -28,6 +28,10 @@ NotFinite = Literal["NaN", "Infinity", "-Infinity"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
+def _version() -> int:
+    return VERSION  # a factory, since a plain default would be left out of the body, and every body has `v`
+
+
 class Series(msgspec.Struct, frozen=True, omit_defaults=True):
     """Points of one series as columns of equal length n.
 
@@ -52,7 +56,7 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
     seq: Count
     series: list[Series]
     group: str | None = None
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
     def positions(self) -> Iterator[tuple[Series, list[int]]]:
         """Each series with the positions of its points in the source."""
@@ -113,7 +117,7 @@ class RunEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind"
     ended_by: str | None = None
     text: str = ""
     details: dict[str, Any] = {}
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
 
 class LrIntent(msgspec.Struct, frozen=True):
@@ -165,7 +169,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind"
     group: str | None = None
     by: str | None = None
     epoch: int = 0
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
     def __repr__(self) -> str:
         return f"Decision({self.action}, reason={self.reason!r})"
@@ -186,7 +190,7 @@ class Ack(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag
     after: Any = None
     reason: str = ""
     by: str = "job"
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="notice"):
@@ -200,7 +204,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", 
     attempt: str | None = None
     group: str | None = None
     count: int = 1
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="request"):
@@ -215,7 +219,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind",
     reason: str = ""
     attempt: str | None = None
     group: str | None = None
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
 
 Event = MetricChunk | RunEvent | Decision | Ack | Notice | Request
