@@ -225,7 +225,7 @@ class Judge:
             return
         if event.event == "started":
             attempt.settle()
-            self._inherit(attempt)
+            self._inherit(attempt, event, time)
             self._order_keep_best(attempt, event, time)
         elif event.event == "restored":
             for window in attempt.windows.values():
@@ -233,29 +233,60 @@ class Judge:
         elif standing.record.over and not before.over:
             self._end(attempt, event, time)
 
-    def _inherit(self, attempt: Attempt) -> None:
-        """A learning rate intent passes only to an attempt that names its parent."""
-        parent = self.attempts.get(attempt.standing.record.said.parent or "")
-        if parent is not None and parent.standing.record.run == attempt.standing.record.run:
-            old = parent.standing.intent
-            attempt.standing.intent = LrIntent(old.multiplier, old.hold, 0)
+    def _inherit(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+        """A learning rate that was changed stays changed in an attempt that names its parent, and only there."""
+        standing = attempt.standing
+        parent = self.attempts.get(standing.record.said.parent or "")
+        if parent is None or parent.standing.record.run != event.run or parent.standing.intent.unchanged:
+            return
+        old = parent.standing.intent
+        change = ("set-lr", {"value": old.hold}) if old.hold is not None else ("scale-lr", {"factor": old.multiplier})
+        reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
+        self._propose(attempt, ("resume", 1), change, reason, f"started:{event.seq}", time, mode="act")
+
+    def _propose(
+        self,
+        attempt: Attempt,
+        policy: tuple[str, int],
+        change: tuple[str, dict[str, Any]],
+        reason: str,
+        trigger: str,
+        time: float,
+        mode: Mode,
+        by: str | None = None,
+    ) -> None:
+        """A decision that no point triggered, through the same gates."""
+        record, (name, version), (action, params) = attempt.standing.record, policy, change
+        identity = decision_id(record.run, record.attempt, name, version, action, trigger)
+        if identity in attempt.standing.known:
+            return
+        decision = Decision(
+            identity,
+            record.run,
+            record.attempt,
+            action,
+            name,
+            trigger,
+            reason,
+            time,
+            time,
+            policy_version=version,
+            params=params,
+            group=record.group,
+            by=by,
+        )
+        self._emit(self._gates(decision, attempt.standing, mode), attempt.standing)
 
     def _order_keep_best(self, attempt: Attempt, event: RunEvent, time: float) -> None:
         """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
-        standing, said = attempt.standing, attempt.standing.record.said
+        said = attempt.standing.record.said
         for rule in attempt.rules:
             params = rule.policy.standing_order(attempt.monitor, attempt.goal) if isinstance(rule.policy, KeepsBest) else None
             if params is None or said.keeps_best or rule.mode != "act" or "restore" not in said.allow:
                 continue
-            trigger = f"started:{event.seq}"
             reason = f"{rule.policy.name} restores the best weights by {params['series']} when it ends the run"
-            decision = Decision(
-                decision_id(event.run, event.attempt, rule.policy.name, rule.policy.version, "keep-best", trigger),
-                event.run, event.attempt, "keep-best", rule.policy.name, trigger, reason, time, time,
-                rule.policy.version, params=params, group=event.group,
-            )  # fmt: skip
-            if decision.id not in standing.known:
-                self._emit(self._gates(decision, standing, rule.mode), standing)
+            policy = (rule.policy.name, rule.policy.version)
+            self._propose(attempt, policy, ("keep-best", params), reason, f"started:{event.seq}", time, rule.mode)
             return
 
     def _end(self, attempt: Attempt, event: RunEvent, time: float) -> None:
@@ -290,15 +321,9 @@ class Judge:
             self.counters["requests_unknown_run"] += 1
             self._answers.notice("request", f"{request.by} asked for {request.action} of {request.run}: not known here", time)
             return
-        record = attempt.standing.record
         reason = request.reason or f"{request.by} asked for it"
-        decision = Decision(
-            decision_id(record.run, record.attempt, "person", 1, request.action, request.id),
-            record.run, record.attempt, request.action, "person", request.id, reason, time, time,
-            params=request.params, group=record.group, by=request.by,
-        )  # fmt: skip
-        if decision.id not in attempt.standing.known:
-            self._emit(self._gates(decision, attempt.standing, "act"), attempt.standing)
+        change = (request.action, request.params)
+        self._propose(attempt, ("person", 1), change, reason, request.id, time, mode="act", by=request.by)
 
     def _fold_own(self, decision: Decision, time: float) -> None:
         """The judge's own decisions come back on control; after a lost state they tell what was decided already."""

@@ -128,6 +128,11 @@ class LrIntent(msgspec.Struct, frozen=True):
     hold: float | None = None
     revision: int = 0
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is the user's own schedule."""
+        return self.hold is None and self.multiplier == 1.0
+
     def scaled(self, factor: float) -> LrIntent:
         """scale-lr: multiplies the hold where one is set, else the multiplier."""
         if self.hold is not None:

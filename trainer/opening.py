@@ -169,7 +169,7 @@ def _say_owed(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> None:
 def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
     """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it."""
     folder = str(terms.place.socket.parent)
-    hello = {"sdk": SDK, "run": terms.run, "attempt": terms.attempt, "group": terms.group, "mode": terms.mode}
+    hello = {"sdk": SDK, "group": terms.group, "mode": terms.mode}
     try:
         bell = Doorbell.connect(folder, spool, hello, clock)
     except Unavailable as error:

@@ -236,9 +236,9 @@ def test_an_intent_is_inherited_only_by_an_attempt_that_names_its_parent():
     log.add(RUNS, Ack(first.id, "r", "A", "applied", START, seq=9))
     log.start(attempt="B")
     log.start(attempt="C", parent="A")
-    one.handle(log.records[-3:], START + 10)
-    assert one.attempts["B"].standing.intent.multiplier == 1.0
-    assert one.attempts["C"].standing.intent.multiplier == 0.5
+    (inherited,) = answers(one.handle(log.records[-3:], START + 10))
+    assert (inherited.attempt, inherited.action, inherited.status) == ("C", "scale-lr", "pending")
+    assert inherited.params["intent"] == {"multiplier": 0.5, "hold": None, "revision": 1}
 
 
 def story(values):
