@@ -155,6 +155,9 @@ class PageWriter:
         for slot, held in enumerate(present):
             if held is not None and held.id == order.id:
                 return Placed(slot)
+        latest = present[LR_SLOT]
+        if order.action in LR_ACTIONS and latest is not None and _intent_revision(order) < _intent_revision(latest):
+            return Placed(LR_SLOT)  # read again after a restart: a newer one stands there already
         free = self._slot_for(order, present, answered, now)
         if free is None:
             return Placed(-1, "job has unanswered decisions")
@@ -183,6 +186,12 @@ class PageWriter:
             if held is None or answered[slot] == held.revision or held.not_after < now:
                 return slot
         return None
+
+
+def _intent_revision(order: Order) -> int:
+    intent = order.params.get("intent")
+    revision = intent.get("revision") if isinstance(intent, dict) else None
+    return revision if isinstance(revision, int) else 1 << 62
 
 
 def series_of(order: Order) -> str:

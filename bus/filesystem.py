@@ -1,4 +1,4 @@
-"""What kind of file system a path lies on. Some cannot carry a mapped file or SQLite's locks."""
+"""What statfs(2) says of a path or a descriptor: some file systems cannot carry a mapped file."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from . import filesystem
 from .process import boot_id, pid_namespace, pid_started
 from .spool_layout import (
     FORM,
+    GIVEN_UP,
     HEADER_BYTES,
     HEADER_WORDS,
     IDENTITY_OFFSET,
@@ -23,7 +24,9 @@ from .spool_layout import (
     RING_OFFSET,
     WORD_DRAINED,
     WORD_FORM,
+    WORD_HEAD,
     WORD_MAGIC,
+    WORD_READ,
     WORD_RING,
     Identity,
     decode_header,
@@ -124,38 +127,46 @@ def is_running(identity: Identity) -> bool | None:
     return pid_started(identity.pid) == identity.pid_started
 
 
-def spools_in(folder: str) -> Iterator[tuple[str, int, Identity]]:
-    """Path, a descriptor (the caller closes it) and identity of each readable spool of this user in `folder`."""
+def spool_paths(folder: str) -> Iterator[tuple[str, str]]:
+    """Attempt and path of each spool in `folder`, the oldest first; nothing if there is no such folder."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
         return
     for name in names:
-        path = os.path.join(folder, name)
-        if not name.endswith(SUFFIX):
-            continue
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue
+        if name.endswith(SUFFIX):
+            yield name[: -len(SUFFIX)], os.path.join(folder, name)
+
+
+def open_spool(path: str) -> tuple[int, Identity] | None:
+    """A descriptor, which the caller closes, and the identity of this user's spool at `path`; None if it is none."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
         told = os.fstat(fd)
-        try:
-            if not stat.S_ISREG(told.st_mode) or told.st_uid != os.geteuid():
-                raise CorruptData("not a file of this user")
-            identity, _ = decode_header(os.pread(fd, HEADER_BYTES, 0), told.st_size)
-        except (CorruptData, OSError):
-            os.close(fd)
-            continue
-        yield path, fd, identity
+        if not stat.S_ISREG(told.st_mode) or told.st_uid != os.geteuid():
+            raise CorruptData("not a file of this user")
+        identity, _ = decode_header(os.pread(fd, HEADER_BYTES, 0), told.st_size)
+    except (CorruptData, OSError):
+        os.close(fd)
+        return None
+    return fd, identity
 
 
 def sweep(folder: str) -> int:
     """Removes this user's spools that a daemon has drained and whose process is dead; how many it removed."""
     removed = 0
     for place in (folder, memory_folder()):
-        for path, fd, identity in spools_in(place):
+        for _, path in spool_paths(place):
+            found = open_spool(path)
+            if found is None:
+                continue
+            fd, identity = found
             try:
-                if pread_word(fd, WORD_DRAINED) and is_running(identity) is False:
+                state, head, read = (pread_word(fd, word) for word in (WORD_DRAINED, WORD_HEAD, WORD_READ))
+                if (state == GIVEN_UP or (state and head == read)) and is_running(identity) is False:
                     os.unlink(path)
                     removed += 1
             except (OSError, CorruptData):

@@ -40,6 +40,8 @@ MAX_NAME_CHARACTERS = 256
 # Words of the header, each of 8 bytes, each written by one side only.
 WORD_MAGIC, WORD_FORM, WORD_HEAD, WORD_READ, WORD_ARMED, WORD_DROPPED, WORD_DRAINED, WORD_ENDED = range(8)
 WORD_NAMES, WORD_REFUSED, WORD_RING = 8, 9, 10
+DRAINED, GIVEN_UP = 1, 2
+"""What the drained word says: all was taken, or what is left cannot be read."""
 HEADER_WORDS = 16
 IDENTITY_OFFSET = 512
 
@@ -64,6 +66,10 @@ class Identity(msgspec.Struct, frozen=True):
     pid_namespace: str = ""
     boot_id: str = ""
     created: float = 0.0
+
+
+class Truncated(CorruptData):
+    """The file ends before what it must hold; nothing more can be had from it."""
 
 
 def padded(size: int) -> int:
@@ -112,7 +118,7 @@ def pread_word(fd: int, index: int) -> int:
     """Word `index` of the header through a descriptor; CorruptData if the file ends before it."""
     data = os.pread(fd, 8, 8 * index)
     if len(data) != 8:
-        raise CorruptData("a spool was truncated while it was read", "its writer or someone else cut the file")
+        raise Truncated("a spool was truncated while it was read", "its writer or someone else cut the file")
     return int.from_bytes(data, "little" if _LITTLE else "big")
 
 

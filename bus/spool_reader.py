@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from ..core.errors import CorruptData, Forbidden
 from . import filesystem
 from .spool_layout import (
+    DRAINED,
     EVENT,
+    GIVEN_UP,
     HEADER_BYTES,
     MAX_NAME_CHARACTERS,
     MAX_SERIES,
@@ -37,6 +39,7 @@ from .spool_layout import (
     WORD_NAMES,
     WORD_READ,
     WORD_REFUSED,
+    Truncated,
     decode_header,
     padded,
     pread_word,
@@ -137,29 +140,43 @@ class SpoolReader:
 
     @property
     def drained(self) -> bool:
-        """Whether a daemon has taken all of it."""
-        return self.word(WORD_DRAINED) != 0
+        """Whether a daemon has taken all of it, or given it up, and nothing was written since."""
+        state = self.word(WORD_DRAINED)
+        return state == GIVEN_UP or (state != 0 and self.word(WORD_HEAD) == self.word(WORD_READ))
 
     @property
     def behind(self) -> int:
         """Bytes written and not read; negative or over the ring only in a damaged spool."""
         return self.word(WORD_HEAD) - self.position
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the next record does not agree yet."""
+        return self._doubt is not None
+
     def arm(self) -> bool:
         """Asks the job to ring. False: there is something to read, and it was not armed."""
         pwrite_word(self.fd, WORD_ARMED, 1)
         if self.behind == 0:
             return True
-        pwrite_word(self.fd, WORD_ARMED, 0)
+        self.disarm()
         return False
+
+    def disarm(self) -> None:
+        """Nobody is there to hear the bell."""
+        pwrite_word(self.fd, WORD_ARMED, 0)
 
     def commit(self, position: int) -> None:
         """All before `position` is durable elsewhere; the job may write over it."""
         pwrite_word(self.fd, WORD_READ, position)
 
-    def mark_drained(self) -> None:
+    def rewind(self, position: int) -> None:
+        """Reads from `position` again, what was read since having found no place."""
+        self.position, self._following, self._form = position, 0, None
+
+    def mark_drained(self, drained: bool = True) -> None:
         """Says to whoever finds the file that nothing in it is needed."""
-        pwrite_word(self.fd, WORD_DRAINED, 1)
+        pwrite_word(self.fd, WORD_DRAINED, 0 if not drained else GIVEN_UP if self.broken else DRAINED)
 
     def close(self) -> None:
         """Closes the descriptor. Idempotent."""
@@ -195,7 +212,10 @@ class SpoolReader:
         return found
 
     def _pread(self, size: int) -> bytes:
-        return os.pread(self.fd, size, RING_OFFSET + self.position % self._ring)
+        data = os.pread(self.fd, size, RING_OFFSET + self.position % self._ring)
+        if len(data) != size:
+            raise Truncated("a spool was truncated while it was read", "its writer or someone else cut the file")
+        return data
 
     def _parse(self, data: bytes, lap_end: int, found: list[Rows | Body]) -> str:
         """Appends to `found` what is whole in `data` and moves the position; why it stopped before the end, if it did."""

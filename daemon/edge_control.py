@@ -1,0 +1,198 @@
+"""Decisions on their way to the jobs of this host: from the control topic onto the page of the attempt they are for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from ..bus.control_page import PageWriter, order_of
+from ..bus.partitions import partition_of
+from ..core.errors import CorruptData, Unavailable
+from ..core.events import Ack, Decision, Notice, decode, encode, topic_key
+from ..core.ports import CONTROL, NOTICES, RUNS, Bus, Clock, Message, Record
+
+log = logging.getLogger("smarttuner.edge")
+MAX_WAITING = 10_000
+"""Decisions for attempts that have not come to this daemon yet."""
+MAX_OVER = 10_000
+RECORDS_A_TURN = 500
+WAIT_S = 0.5
+RETRY_S = 0.5
+
+
+def mark_name(partition: int) -> str:
+    """Under this name the bus keeps how far `control` was followed."""
+    return f"edge:control:{partition}"
+
+
+class Placements:
+    """The pages that can be written now, and what waits for one. Thread safe: attempts come and go on the edge's thread,
+    decisions come on the follower's."""
+
+    def __init__(self, clock: Clock, counters: Counter[str]) -> None:
+        self._clock, self._counters = clock, counters
+        self._lock = threading.Lock()
+        self._pages: dict[str, PageWriter] = {}
+        self._waiting: OrderedDict[str, Decision] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
+
+    def arrived(self, attempt: str, fd: int) -> list[Ack]:
+        """The attempt's page can be written through `fd` from now on; the refusals of what had waited for it."""
+        with self._lock:
+            self._over.pop(attempt, None)
+            self._pages[attempt] = PageWriter(fd)
+            waited = [one for one in self._waiting.values() if one.attempt == attempt]
+            for one in waited:
+                del self._waiting[one.id]
+            return [ack for one in waited if (ack := self._place(one)) is not None]
+
+    def left(self, attempt: str, over: bool) -> list[Ack]:
+        """Its descriptor is about to be closed; `over`: it will not come again, and what waits for it is refused."""
+        with self._lock:
+            self._pages.pop(attempt, None)
+            if over:
+                self._over[attempt] = None
+                if len(self._over) > MAX_OVER:
+                    self._over.popitem(last=False)
+            waited = [one for one in self._waiting.values() if one.attempt == attempt] if over else []
+            for one in waited:
+                del self._waiting[one.id]
+            return [ack for one in waited if (ack := self._place(one)) is not None]
+
+    def place(self, decision: Decision) -> Ack | None:
+        """Writes it where its job will see it, now or when it comes; the refusal if it cannot be."""
+        with self._lock:
+            return self._place(decision)
+
+    def _place(self, decision: Decision) -> Ack | None:
+        now = self._clock.now()
+        if decision.not_after < now:
+            self._counters["orders_expired"] += 1
+            return None
+        if decision.attempt in self._over:
+            return self._refusal(decision, "attempt is over", now)
+        page = self._pages.get(decision.attempt)
+        if page is None:
+            self._waiting[decision.id] = decision
+            if len(self._waiting) > MAX_WAITING:
+                self._waiting.popitem(last=False)
+                self._counters["orders_forgotten"] += 1
+            return None
+        try:
+            placed = page.place(order_of(decision), now)
+        except (OSError, CorruptData) as error:
+            return self._refusal(decision, f"its spool cannot be written: {error}", now)
+        if placed.refusal:
+            return self._refusal(decision, placed.refusal, now)
+        self._counters["orders_placed"] += 1
+        return None
+
+    def _refusal(self, decision: Decision, reason: str, now: float) -> Ack:
+        self._counters["orders_refused"] += 1
+        return Ack(decision.id, decision.run, decision.attempt, "refused", now, group=decision.group, reason=reason, by="edge")
+
+
+def ack_message(ack: Ack, mark: tuple[str, int] | None = None) -> Message:
+    """The refusal as it goes to `runs`."""
+    return Message(RUNS, topic_key(ack.run, ack.group), encode(ack), (), mark)
+
+
+class Follower:
+    """A thread that follows `control` and places what is pending. Started again it goes on at its mark; what it meets
+    twice is already on the page, answered, or past its not_after."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Bus],
+        mark: Callable[[str], int | None],
+        placements: Placements,
+        clock: Clock,
+        counters: Counter[str],
+        partitions: int = 1,
+    ) -> None:
+        self._connect, self._placements, self._clock, self._counters = connect, placements, clock, counters
+        self._keys = dict(_keys(partitions))
+        self._positions = {partition: mark(mark_name(partition)) or 0 for partition in self._keys}
+        self._marked = dict(self._positions)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edge-control", daemon=True)
+
+    def start(self) -> None:
+        """From now on decisions reach their jobs."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the thread after the decision in hand."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        bus: Bus | None = None
+        while not self._stopping.is_set():
+            try:
+                bus = bus or self._connect()
+                self.step(bus, WAIT_S)
+            except Unavailable as error:
+                self._counters["control_unavailable"] += 1
+                log.warning("control cannot be followed: %s", error)
+                self._stopping.wait(RETRY_S)
+        if bus is not None:
+            try:
+                self._say_position(bus)
+            except Unavailable:
+                pass
+            bus.close()
+
+    def step(self, bus: Bus, timeout_s: float) -> None:
+        """Places what came, waiting up to `timeout_s` for it."""
+        wait_s = timeout_s / len(self._keys)
+        for partition, key in self._keys.items():
+            records, position = bus.follow(CONTROL, key, self._positions[partition], RECORDS_A_TURN, wait_s)
+            acks = [ack for record in records if (ack := self._take(record)) is not None]
+            if acks:
+                mark = (mark_name(partition), position)
+                bus.publish([ack_message(ack) for ack in acks[:-1]] + [ack_message(acks[-1], mark)])
+                self._marked[partition] = position
+            self._positions[partition] = position
+
+    def _take(self, record: Record) -> Ack | None:
+        try:
+            event = decode(record.body)
+        except CorruptData:
+            self._counters["control_unreadable"] += 1
+            return None
+        if not isinstance(event, Decision) or event.status != "pending" or event.mode != "act":
+            return None
+        return self._placements.place(event)
+
+    def _say_position(self, bus: Bus) -> None:
+        """A mark travels with a message only."""
+        now = self._clock.now()
+        bus.publish(
+            [
+                Message(
+                    NOTICES,
+                    "edge",
+                    encode(Notice("edge_stopped", f"control was followed to {position}", now, level="info")),
+                    (),
+                    (mark_name(partition), position),
+                )
+                for partition, position in self._positions.items()
+                if position != self._marked[partition]
+            ]
+        )
+
+
+def _keys(partitions: int) -> Iterator[tuple[int, str]]:
+    """For each partition a key that belongs to it."""
+    found: set[int] = set()
+    for number in count():
+        partition = partition_of(str(number), partitions)
+        if partition not in found:
+            found.add(partition)
+            yield partition, str(number)
+        if len(found) == partitions:
+            return
