@@ -28,6 +28,8 @@ class _Member:
     """Taken without asking; to be told."""
     shaken: bool = False
     polling: bool = False
+    wanted: frozenset[Partition] | None = None
+    """Its share, until the group changes."""
 
 
 @dataclass
@@ -35,6 +37,10 @@ class _Group:
     members: dict[int, _Member] = field(default_factory=dict)
     owner: dict[Partition, int] = field(default_factory=dict)
     turn: int = 0
+
+    def share_anew(self) -> None:
+        for one in self.members.values():
+            one.wanted = None
 
 
 def bell_of(group: str) -> str:
@@ -63,16 +69,19 @@ class Groups:
                 self._free(group, known, one.leaving)
                 one.leaving = set()
             self._put_out_silent(group, known, member)
-            wanted = self._wanted(known, member)
+            if one.wanted is None:
+                one.wanted = self._wanted(known, member)
+            wanted = one.wanted
             revoked = one.lost | (one.owned if one.shaken else one.owned - wanted)
             one.lost, one.shaken = set(), False
             if revoked:
                 one.leaving = revoked & one.owned
                 one.owned = one.owned - revoked
                 return set(one.owned), revoked
-            for partition in wanted - one.owned:
-                if known.owner.setdefault(partition, member) == member:
-                    one.owned.add(partition)
+            if wanted != one.owned:
+                for partition in wanted - one.owned:
+                    if known.owner.setdefault(partition, member) == member:
+                        one.owned.add(partition)
             return set(one.owned), set()
 
     def rest(self, group: str, member: int) -> None:
@@ -88,6 +97,7 @@ class Groups:
             known = self._groups.get(group)
             if known is not None and known.members.pop(member, None) is not None:
                 self._free(group, known, {p for p, owner in known.owner.items() if owner == member})
+                known.share_anew()
                 if not known.members:
                     del self._groups[group]
 
@@ -96,6 +106,7 @@ class Groups:
         with self._lock:
             known = self._groups.get(group, _Group())
             known.turn += 1
+            known.share_anew()
             for one in known.members.values():
                 one.shaken = True
         self._bells.ring([bell_of(group)])
@@ -116,10 +127,11 @@ class Groups:
         if one is None:
             one = known.members[member] = _Member(topics, self._clock.monotonic())
         one.topics = topics
+        known.share_anew()
         self._bells.ring([bell_of(group)])
         return one
 
-    def _wanted(self, known: _Group, member: int) -> set[Partition]:
+    def _wanted(self, known: _Group, member: int) -> frozenset[Partition]:
         """Ranges of partition numbers, the same for every topic: who reads a run's metrics reads its control, too."""
         wanted = set()
         for topic in known.members[member].topics:
@@ -127,7 +139,7 @@ class Groups:
             for n in range(self._partitions):
                 if readers[(n * len(readers) // self._partitions + known.turn) % len(readers)] == member:
                     wanted.add((topic, n))
-        return wanted
+        return frozenset(wanted)
 
     def _free(self, group: str, known: _Group, partitions: set[Partition]) -> None:
         for partition in partitions:
@@ -146,4 +158,5 @@ class Groups:
         held = {p for p, owner in known.owner.items() if owner == member}
         one.owned, one.leaving = set(), set()
         one.topics = ()  # out of the sharing until it polls again
+        known.share_anew()
         self._free(group, known, held)

@@ -36,11 +36,13 @@ class Head:
         self._closed = False
         self._offsets = {(topic, n): Offsets() for topic in topics for n in range(partitions)}
         self._tails = {p: Tail(0, tail_bytes[p[0]]) for p in self._offsets}
+        self._opened_at = dict.fromkeys(self._offsets, 0)
 
     def restore(self, offsets: Mapping[Partition, Offsets], last_us: int) -> None:
         """Goes on where an earlier process ended, before anybody reads or writes; `last_us` is the last append time."""
         self._offsets.update(offsets)
         self._tails.update({p: Tail(known.next, self._tail_bytes[p[0]]) for p, known in offsets.items()})
+        self._opened_at.update({p: known.next for p, known in offsets.items()})
         self._last_us = max(self._last_us, last_us)
 
     def check(self, messages: Iterable[Message]) -> None:
@@ -106,6 +108,14 @@ class Head:
     def earliest(self, partition: Partition) -> int:
         """The earliest offset there is."""
         return self._offsets[partition].earliest
+
+    def within(self, partition: Partition, position: int) -> int:
+        """`position`, unless this log is an older copy that never came so far: then where it began to be written again."""
+        with self._lock:
+            if position <= self._offsets[partition].next:
+                return position
+            self.counters["ahead"] += 1
+            return self._opened_at[partition]
 
     def next(self, partition: Partition) -> int:
         """The offset that the next record will have."""

@@ -23,6 +23,7 @@ CHECKPOINT_BYTES = 4 * MIB
 WAL_BYTES = 64 * MIB
 """Above it the writers wait for a checkpoint, else a busy write-ahead log would grow for ever."""
 RECLAIM_PAGES = 512
+MARKS_EVERY_S = 3600.0
 MARKS_AGE_S = 90 * DAY_S
 """A mark is one of an attempt's spool; nobody ships a spool that was silent so long."""
 
@@ -40,15 +41,23 @@ class Housekeeping:
     ) -> None:
         self._head, self._files, self._limits, self._commits, self._reserve = head, tuple(files), limits, commits, reserve
         self._tidying = threading.Lock()
+        self._marks_at = 0.0
 
     def tidy(self) -> list[tuple[LogFile, Unavailable]]:
         """Retention, free pages, write-ahead logs, old marks, the reserve; the files that could not be tidied, and why."""
         troubles = []
         with self._tidying:
+            now = self._head.clock.now()
+            marks = now >= self._marks_at
+            if marks:
+                self._marks_at = now + MARKS_EVERY_S
             self._reserve.restore()
             for file in self._files:
                 try:
                     self._tidy(file)
+                    if marks:
+                        with file.writing:
+                            file.forget_marks(int((now - MARKS_AGE_S) * 1e6))
                 except Unavailable as error:  # the other file has its own troubles
                     troubles.append((file, error))
         return troubles
@@ -58,8 +67,6 @@ class Housekeeping:
         self._expire(file, self._limits.of(file.topics[0]))
         self._reclaim(file, self._limits.of(file.topics[0]))
         self._fold(file)
-        with file.writing:
-            file.forget_marks(int((self._head.clock.now() - MARKS_AGE_S) * 1e6))
 
     def _expire(self, file: LogFile, limits: Limits) -> None:
         for _ in range(BITES):

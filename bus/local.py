@@ -152,6 +152,18 @@ class LocalLog:
         commits = {p: position for (name, p), position in list(self._commits.items()) if name == group}
         return {p: self.head.count(p, max(at, self.head.earliest(p)), self.head.next(p)) for p, at in commits.items()}
 
+    def status(self) -> dict[str, object]:
+        """For `status`: files in bytes, members and lag by group, whether the reserve is held, what people should know."""
+        return {
+            "transport": "local",
+            "partitions": self.head.partitions,
+            "files": {os.path.basename(f.path): sum(f.sizes()) + f.wal_bytes() for f in self._files},
+            "groups": self.groups.members(),
+            "lag": {group: sum(self.lag(group).values()) for group in {name for name, _ in self._commits.copy()}},
+            "reserve": self._reserve.held,
+            "warnings": list(self.warnings),
+        }
+
     def rebalance(self, group: str) -> None:
         """See Groups.rebalance."""
         self.groups.rebalance(group)
@@ -202,7 +214,8 @@ class LocalLog:
             if file is not self._control and not self._reserve.held and not self._reserve.restore():
                 self.counters["refused_full"] += len(messages)
                 raise DiskFull(
-                    f"{file.path}: the disk is full", "free space on the disk of the data directory; it goes on by itself then"
+                    f"{file.path}: the disk is full (what is left is for control)",
+                    "free space on the disk of the data directory; it goes on by itself then",
                 )
             try:
                 self._begin_and_store(file, messages, marks)

@@ -76,7 +76,7 @@ class Member:
         self._raise_if_closed()
         self._check_topics([topic])
         partition = (topic, partition_of(key, self._head.partitions))
-        at = self._head.next(partition) if position is None else position
+        at = self._head.next(partition) if position is None else self._head.within(partition, position)
         for _ in self._tries([topic], timeout_s):
             ends, _ = self._head.ends([partition])
             records, _, at, _ = self._read(partition, at, ends[partition], limit)
@@ -126,7 +126,7 @@ class Member:
         position = start(partition) if start is not None else None
         if position is None:
             position = self._log.committed(group, partition)
-        return self._head.earliest(partition) if position is None else position
+        return self._head.earliest(partition) if position is None else self._head.within(partition, position)
 
     def _gather(self, positions: dict[Partition, int], limit: int) -> Batch:
         """Reads on in all partitions; positions move behind what is returned."""

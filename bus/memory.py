@@ -40,6 +40,15 @@ class MemoryLog:
         commits = {p: position for (name, p), position in list(self._commits.items()) if name == group}
         return {p: self.head.count(p, max(at, self.head.earliest(p)), self.head.next(p)) for p, at in commits.items()}
 
+    def status(self) -> dict[str, object]:
+        """For `status`: members and lag by group."""
+        return {
+            "transport": "memory",
+            "partitions": self.head.partitions,
+            "groups": self.groups.members(),
+            "lag": {group: sum(self.lag(group).values()) for group in {name for name, _ in self._commits.copy()}},
+        }
+
     def rebalance(self, group: str) -> None:
         """See Groups.rebalance."""
         self.groups.rebalance(group)

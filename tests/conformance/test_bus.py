@@ -287,6 +287,16 @@ def test_offsets_may_have_gaps(transport):
     assert transport.lag("g")[partition] == 35
 
 
+def test_a_position_beyond_the_end_does_not_swallow_what_comes(transport):
+    if not transport.drills:
+        pytest.skip("this transport resets such a position in its own way")
+    bus = transport.connect()
+    bus.poll([METRICS], "g", start=lambda p: 1_000_000)
+    bus.publish([message(n) for n in range(12)])
+    assert len(read(transport, bus, 12)) == 12
+    assert bus.follow(METRICS, KEYS[0], 1_000_000)[0]
+
+
 def test_retention_by_age_removes_what_is_old_and_read(transport):
     if not transport.drills:
         pytest.skip("retention runs in this transport's own time")

@@ -1,6 +1,10 @@
 import os
+import random
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -8,7 +12,7 @@ from smarttuner.bus.database import DiskFull, NewerVersion
 from smarttuner.bus.local import REBOOT_GAP, LocalLog
 from smarttuner.bus.reserve import Reserve
 from smarttuner.bus.retention import DAY_S, MIB, Limits, Retention
-from smarttuner.core.clock import ManualClock
+from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import ConfigError, Unavailable
 from smarttuner.core.ports import CONTROL, METRICS, RUNS, TOPICS, Message
 
@@ -300,3 +304,59 @@ def test_a_long_history_is_read_in_bites_of_bytes(tmp_path):
 def test_impossible_limits_are_a_mistake_in_the_configuration():
     with pytest.raises(ConfigError, match="make no sense"):
         Limits(max_bytes=10, max_age_s=1.0, hard_bytes=5)
+
+
+PUBLISHER = """
+import itertools, sys
+from smarttuner.bus.local import LocalLog
+from smarttuner.bus.retention import DAY_S, MIB, Limits, Retention
+from smarttuner.core.clock import SystemClock
+from smarttuner.core.ports import Message
+both = Limits(MIB, DAY_S, 2 * MIB)
+log = LocalLog(sys.argv[1], SystemClock(), 2, Retention(both, both, MIB), housekeeping=False)
+bus = log.connect()
+for n in itertools.count(int(sys.argv[2]), 10):
+    numbers = range(n, n + 10)
+    bus.publish([Message("runs" if k % 4 else "metrics", f"k{k % 5}", b"%d" % k + b" " * 5000, mark=("s", k)) for k in numbers])
+    log.maintain()
+    print(n + 9, flush=True)
+"""
+
+
+def test_kills_at_any_moment_of_publishing_and_tidying_lose_double_and_tear_nothing(tmp_path):
+    chance, following = random.Random(5), 0
+    for kill in range(6):
+        child = subprocess.Popen([sys.executable, "-c", PUBLISHER, str(tmp_path), str(following)], stdout=subprocess.PIPE)
+        returned = int(child.stdout.readline())
+        time.sleep(chance.random() * 0.2)
+        child.kill()
+        returned = max([returned, *(int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith(b"\n"))])
+        child.stdout.close()
+        child.wait()
+        log = open_log(tmp_path, SystemClock(), partitions=2)
+        bus, found = log.connect(), []
+        while records := bus.poll([METRICS, RUNS], f"g{kill}").records:
+            found += records
+        assert [r.time for r in found] == sorted({r.time for r in found})
+        for topic in (METRICS, RUNS):  # the oldest are gone, the rest is whole
+            of_topic = numbers(r for r in found if r.topic == topic)
+            assert of_topic == [n for n in range(of_topic[0], of_topic[-1] + 1) if (n % 4 != 0) == (topic == RUNS)]
+        last = max(numbers(found))
+        assert last >= returned
+        assert log.mark("s") == last
+        assert log.counters["damaged"] == 0
+        following = last + 1
+        log.close()
+    assert found[0].offset > 0
+
+
+def test_status_names_files_groups_and_lag(tmp_path):
+    log = open_log(tmp_path)
+    bus = log.connect()
+    bus.publish(messages(0, 5))
+    bus.poll([METRICS], "g")
+    bus.commit("g", {(METRICS, 0): 2})
+    found = log.status()
+    assert found["files"].keys() == {"bus.db", "control.db"}
+    assert (found["groups"], found["lag"], found["reserve"]) == ({"g": 1}, {"g": 3}, True)
+    log.close()
