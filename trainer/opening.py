@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..bus import spool_file
-from ..bus.doorbell import Doorbell
+from ..bus.doorbell import Doorbell, hand_over_leftover
 from ..bus.places import LOCAL_BUS, Place
 from ..bus.process import boot_id, pid_started
 from ..bus.spool import Spool
+from ..bus.spool_layout import WORD_DRAINED, pread_word
 from ..core.clock import Clock
 from ..core.errors import Forbidden, SmartTunerError, Unavailable
 from ..core.events import Goal, Mode, RunEvent, Started, encode
-from .attachment import Attachment, Line
+from .attachment import Attachment, Line, described
 from .checkpoints import Checkpoints, Parts, run_folder
 from .control import Answered, Control
 from .effects import Effects
@@ -29,6 +30,7 @@ from .voice import Voice
 
 OFF = "SMART_TUNER_MODE=disabled turns this off"
 SDK = "python 1"
+MOST_LEFTOVERS = 16
 MOST_SAID_BYTES = 32 * 1024
 """Of a started event: it must fit into the reserve of a full ring."""
 
@@ -73,9 +75,14 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     ENDINGS.add(attachment)
     for steering in line.steerings:
         HOOKS.add(steering)
-    voice.say(_announcement(terms, spool, line.bell, trouble))
-    if isinstance(line.journal, Journal):
-        _say_owed(terms, spool, clock, voice)
+    try:
+        voice.say(_announcement(terms, spool, line.bell, trouble))
+        if line.journal is not None:
+            _say_owed(terms, spool, clock, voice)
+        if terms.place.found_by == "system service" and line.bell.connected:
+            _hand_over_leftovers(terms, voice)
+    except Exception as error:  # noqa: BLE001  # the attachment stands: what was left of earlier ones must not end it
+        voice.say(f"something left of earlier runs is not dealt with: {described(error)}")
     return attachment
 
 
@@ -159,11 +166,8 @@ def _parent(terms: Terms, checkpoints: Checkpoints) -> str | None:
 
 def _say_owed(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> None:
     """What earlier, dead attempts of this run did not live to answer. Their own positions are over: seq stays -1."""
-    try:
-        for ack in close_owed(terms.spools, terms.run, terms.attempt, clock.now(), lambda ack: spool.event(encode(ack))):
-            voice.say(f"decision {ack.id} of attempt {ack.attempt} is answered {ack.status}: {ack.reason or 'as recorded'}")
-    except (SmartTunerError, OSError) as error:
-        voice.say(f"an earlier journal cannot be read: {error}")
+    for ack in close_owed(terms.spools, terms.run, terms.attempt, clock.now(), lambda ack: spool.event(encode(ack))):
+        voice.say(f"decision {ack.id} of attempt {ack.attempt} is answered {ack.status}: {ack.reason or 'as recorded'}")
 
 
 def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
@@ -177,6 +181,24 @@ def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
     if bell is None:
         return Doorbell(folder, spool, hello, clock), f"no daemon listens in {folder}"
     return bell, ""
+
+
+def _hand_over_leftovers(terms: Terms, voice: Voice) -> None:
+    """A system service cannot look into this user's folder: what dead jobs left there is handed to it."""
+    done, daemon = 0, str(terms.place.socket.parent)
+    for _, path in spool_file.spool_paths(str(terms.spools)):
+        opened = spool_file.open_spool(path)
+        if opened is None:
+            continue
+        fd, identity = opened
+        try:
+            left = identity.address == terms.place.address and not pread_word(fd, WORD_DRAINED)
+            if left and spool_file.is_running(identity) is False and done < MOST_LEFTOVERS:
+                done += hand_over_leftover(daemon, path)
+        finally:
+            os.close(fd)
+    if done:
+        voice.say(f"{done} earlier runs that had waited were handed to the daemon")
 
 
 def _announcement(terms: Terms, spool: Spool, bell: Doorbell, trouble: str) -> str:

@@ -2,10 +2,13 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from smarttuner.bus import places
 from smarttuner.bus.daemon_socket import packet, unpack
 from smarttuner.bus.shipper import Shipper
 from smarttuner.bus.spool_reader import SpoolReader
@@ -22,6 +25,7 @@ class Listener:
         self._socket.bind(str(folder / "bus.sock"))
         self._socket.listen()
         self._over = threading.Event()
+        self._lines = []
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -32,18 +36,22 @@ class Listener:
                 line, _ = self._socket.accept()
             except TimeoutError:
                 continue
-            with line:
-                self._serve_one(line)
+            self._lines.append(threading.Thread(target=self._serve_one, args=(line,)))
+            self._lines[-1].start()
 
     def _serve_one(self, line):
+        with line:
+            self._talk(line)
+
+    def _talk(self, line):
         data, fds, _, _ = socket.recv_fds(line, 65536, 4)
-        self.hello = unpack(data)
+        self.hello = said = unpack(data)
         line.send(packet(**self.welcome))
         for fd in fds[1:]:
             os.close(fd)
         shipper = Shipper(SpoolReader(fds[0], 0))
         line.settimeout(0.01)
-        while not self._over.is_set() and "refused" not in self.welcome:
+        while not self._over.is_set() and "refused" not in self.welcome and said["kind"] == "hello":
             self.read += shipper.read(0.0)
             shipper.reader.commit(shipper.reader.position)
             try:
@@ -58,6 +66,8 @@ class Listener:
     def stop(self):
         self._over.set()
         self._thread.join()
+        for line in self._lines:
+            line.join()
         self._socket.close()
 
 
@@ -65,8 +75,8 @@ class Listener:
 def listen(state):
     made = []
 
-    def listening(**welcome):
-        made.append(Listener(state, **welcome))
+    def listening(folder=state, **welcome):
+        made.append(Listener(folder, **welcome))
         return made[-1]
 
     yield listening
@@ -115,3 +125,16 @@ def test_a_daemon_that_refuses_is_quoted_and_the_values_wait(attach, listen, cap
     run.log({"a": 1.0})
     run.finish()
     assert "waits in" in capsys.readouterr().err
+
+
+def test_what_dead_jobs_left_is_handed_to_a_system_service(attach, listen, state, monkeypatch, tmp_path, capsys):
+    system = tmp_path / "run"
+    monkeypatch.setattr(places, "SYSTEM_SOCKET", system / "bus.sock")
+    listen(folder=system)
+    code = "import os, smarttuner; r = smarttuner.attach('left'); r.log({'a': 1.0}); os.kill(os.getpid(), 9)"
+    monkeypatch.setenv("SMART_TUNER_DATA_DIR", "/var/lib/smart-tuner")  # no daemon there: it stays
+    subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    monkeypatch.delenv("SMART_TUNER_DATA_DIR")
+    attach("next")
+    said = capsys.readouterr().err
+    assert "1 earlier runs that had waited were handed to the daemon" in said
