@@ -103,10 +103,12 @@ class Spool:
             raise
 
     def log(self, step: int, values: Mapping[str, float], time_s: float) -> bool:
-        """One record of `values` at `step`, born at `time_s` (seconds since 1970). False: dropped and counted.
+        """One record of `values` at `step`, born at `time_s` (seconds since 1970). False: dropped and counted. Where another
+        thread, or the code that a signal handler interrupted, holds the lock, True is its promise to write the values next
+        (`dropped` counts them should it then find no room).
 
         The same as `_write`, spelled out for the case that a training step pays for: the names of the last call, numbers
-        throughout, room on this lap (1.4 µs instead of 1.7 µs for 5 floats).
+        throughout, room on this lap (about 0.2 µs less).
         """
         if not self._acquire(False):
             return self._leave((step, dict(values), time_s))
@@ -114,7 +116,7 @@ class Spool:
             keys, pack, store, size, points, ids = self._shape
             head = self._head
             end = head + size
-            if tuple(values) == keys and end <= self._limit:
+            if tuple(values) == keys and end <= self._limit and not self._left:
                 position = self.next_position
                 body = pack(head, position, ids, step, time_s, *values.values())
                 self.next_position = position + points
@@ -122,6 +124,7 @@ class Spool:
                 self._head = self._words[WORD_HEAD] = end
                 taken = True
             else:
+                self._empty()  # what this thread left comes before what it logs now
                 taken = self._write(step, values, time_s)
         except (struct.error, TypeError, OverflowError, ValueError):
             taken = self._write_odd(step, values, time_s)
@@ -137,6 +140,7 @@ class Spool:
         if not self._acquire(False):
             return self._leave((body, closing))
         try:
+            self._empty()
             taken = self._write_event(body, closing)
         finally:
             self._release()

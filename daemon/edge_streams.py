@@ -272,6 +272,9 @@ class Streams:
         if stream.line is not line:
             return
         stream.line = None
+        if stream.shipper.ended and stream.finished_reading:  # it said goodbye
+            self.end(stream, HUNG_UP)
+            return
         now = stream.silent_since = self._clock.monotonic()
 
         def conclude() -> None:

@@ -1,7 +1,10 @@
+import itertools
 import math
 import os
 import random
+import signal
 import socket
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -251,3 +254,51 @@ def test_hostile_times_and_values_still_make_bodies_that_decode(spool, reader):
     spool.log(2, {"a": 1e308, "b": -0.0}, 1e300)
     rows = list(points(Shipper(reader).read(0.0)))
     assert [row[4] for row in rows] == [0.0] * 4
+
+
+def test_threads_and_a_signal_handler_log_at_once_and_every_point_arrives_once(tmp_path):
+    made = Spool.create(str(tmp_path), "r", "T1", "/data")
+    shipper = Shipper(SpoolReader(os.dup(made.fd)))
+    steps, taken, refused, arrived = itertools.count(), [], [], []
+    stopping = threading.Event()
+
+    def write(name):
+        step = next(steps)
+        (taken if made.log(step, {name: 1.0}, 0.0) else refused).append((name, step))
+
+    def beside():
+        while not stopping.is_set():
+            write("thread")
+
+    def drain():
+        found = list(points(shipper.read(0.0)))
+        shipper.reader.commit(shipper.reader.position)
+        arrived.extend(found)
+        return found
+
+    old = signal.signal(signal.SIGALRM, lambda *_: write("handler"))
+    other = threading.Thread(target=beside)
+    other.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+    try:
+        for i in range(8_000):
+            write("main")
+            if i % 500 == 0:
+                drain()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        stopping.set()
+        other.join()
+    while drain():
+        pass
+    found = [(row[1], row[2]) for row in arrived]
+    assert {name for name, _ in found} == {"main", "thread", "handler"}
+    assert len(set(found)) == len(found), "a record arrived twice"
+    assert set(found) <= set(taken)
+    assert len(taken) + len(refused) - len(found) == made.dropped
+    for name in ("main", "thread"):
+        own = [step for one, step in found if one == name]
+        assert own == sorted(own)
+    assert [row[0] for row in arrived] == sorted({row[0] for row in arrived})
+    made.close()
