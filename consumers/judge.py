@@ -167,7 +167,7 @@ class Judge:
             return
         passed = self._gates(decision, standing, rule.mode)
         if decision.action in ("prune", "alert"):
-            limited = passed.status == "refused" and (passed.refused_by or "").startswith("limit")
+            limited = passed.status == "refused" and (passed.refused_by or "").startswith(("limit", "pending"))
             standing.latches[attempt.latch(rule)] = passed.time + RETRY_REFUSED_S if limited else FOREVER
         self._emit(passed, standing)
 
@@ -297,11 +297,9 @@ class Judge:
             decision = rule.policy.at_end(seen) if seen is not None and isinstance(rule.policy, JudgesTheEnd) else None
             if decision is not None:
                 self._conclude(attempt, rule, decision)
-        for decision in list(standing.pending.values()):
-            done = decision.action == "prune" and standing.record.state == "pruned"
-            if not done:  # the job's own answer to a prune may still be on its way
-                self._answers.ack(decision, "refused", f"the attempt is over ({standing.record.state})", time)
-                del standing.pending[decision.id]
+        for decision in standing.pending.values():
+            self._answers.ack(decision, "refused", f"the attempt is over ({standing.record.state})", time)
+        standing.pending.clear()
         attempt.settle()
         heapq.heappush(self._timers, (time + FORGET_S, event.attempt, ""))
 

@@ -251,7 +251,8 @@ def topic_key(run: str, group: str | None) -> str:
     return group or run
 
 
-def _spell(value: float | str) -> float | NotFinite:
+def spell(value: float | str) -> float | NotFinite:
+    """The value as JSON can hold it."""
     if isinstance(value, str) or math.isfinite(value):
         return value  # type: ignore[return-value]  # a str here is one of NotFinite already
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
@@ -260,7 +261,7 @@ def _spell(value: float | str) -> float | NotFinite:
 def _spelled(tree: Any) -> Any:
     """`tree` with every float that JSON cannot hold spelled as a word."""
     if isinstance(tree, float):
-        return _spell(tree)
+        return spell(tree)
     if isinstance(tree, Mapping):
         return {key: _spelled(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -272,7 +273,7 @@ def encode(event: Event) -> bytes:
     """One event as its JSON body. A MetricChunk may be over the limit: use `encode_chunks` where that can be."""
     if isinstance(event, MetricChunk):
         rows = [
-            s if _all_finite(s.values) else msgspec.structs.replace(s, values=[_spell(x) for x in s.values]) for s in event.series
+            s if _all_finite(s.values) else msgspec.structs.replace(s, values=[spell(x) for x in s.values]) for s in event.series
         ]
         return _encoder.encode(msgspec.structs.replace(event, series=rows))
     if isinstance(event, Decision):

@@ -39,9 +39,11 @@ def permission(decision: Decision, standing: Standing) -> str | None:
 
 
 def pending(decision: Decision, standing: Standing) -> str | None:
-    """A policy does not scale a learning rate while the job's answer to the last change is still out."""
+    """A policy does not scale a learning rate, or end a run, while the job's answer to the last time is still out."""
     if decision.by is None and decision.action in LR_ACTIONS and standing.pending_lr() is not None:
         return "pending: the last change of the learning rate has no answer yet"
+    if decision.by is None and decision.action == "prune" and any(one.action == "prune" for one in standing.pending.values()):
+        return "pending: a prune has no answer yet"
     return None
 
 

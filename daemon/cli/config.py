@@ -52,12 +52,9 @@ def _refuse(error: ConfigError, as_json: bool) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
-@commands.command()
+@commands.command(epilog="Example: smart-tuner config validate configs/enhanced-smart-tuner.yaml")
 def validate(file: File = None, strict: Strict = False, as_json: Json = False) -> None:
-    """Says every mistake at once, or that there is none, and which keys do not act yet.
-
-    Example: smart-tuner config validate configs/enhanced-smart-tuner.yaml
-    """
+    """Says every mistake at once, or that there is none, and which keys do not act yet."""
     loaded = _load(file, as_json, strict)
     if as_json:
         missing = [{"path": one.path, "keys": one.keys, "missing": one.what} for one in loaded.missing]
@@ -71,12 +68,9 @@ def validate(file: File = None, strict: Strict = False, as_json: Json = False) -
         typer.echo(f"  {one}")
 
 
-@commands.command()
+@commands.command(epilog="Example: smart-tuner config show | less")
 def show(file: File = None, as_json: Json = False) -> None:
-    """Shows the configuration in force: secrets masked, and behind each value where it came from (nothing: the default).
-
-    Example: smart-tuner config show | less
-    """
+    """Shows the configuration in force: secrets masked, and behind each value where it came from (nothing: the default)."""
     from ..config_show import lines, masked
 
     loaded = _load(file, as_json)
@@ -89,27 +83,21 @@ def show(file: File = None, as_json: Json = False) -> None:
         typer.echo(line)
 
 
-@commands.command()
+@commands.command(epilog="Example: smart-tuner config schema > config.schema.json")
 def schema() -> None:
-    """Prints the JSON Schema that editors check and complete a configuration with.
-
-    Example: smart-tuner config schema > config.schema.json
-    """
+    """Prints the JSON Schema that editors check and complete a configuration with."""
     from ..config_docs import schema_text
 
     typer.echo(schema_text(), nl=False)
 
 
-@commands.command()
+@commands.command(epilog="Example: smart-tuner config init mine.yaml")
 def init(
     path: Annotated[
         pathlib.Path | None, typer.Argument(help="Where to; without it the person's own file.", show_default=False)
     ] = None,
 ) -> None:
-    """Writes a small commented configuration to start from. Never over a file that is there.
-
-    Example: smart-tuner config init mine.yaml
-    """
+    """Writes a small commented configuration to start from. Never over a file that is there."""
     from importlib.resources import files
 
     home = os.environ.get("XDG_CONFIG_HOME") or str(pathlib.Path.home() / ".config")

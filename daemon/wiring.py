@@ -1,0 +1,278 @@
+"""The composition root: the one file that may import everything. A Host is a daemon whose parts are put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import __version__
+from ..bus.directory import require_local
+from ..bus.local import LocalLog
+from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folder
+from ..bus.retention import DAY_S, Limits, Retention
+from ..consumers.judge import Judge
+from ..consumers.metrics_store import MetricsStore
+from ..consumers.notice_log import NoticeLog
+from ..consumers.retention import Retention as StoreRetention
+from ..core.clock import SystemClock
+from ..core.errors import ConfigError, Unavailable, UsageError
+from ..core.events import ACTIONS, Notice, Request, decision_id, encode, spell, topic_key
+from ..core.ports import CONTROL, NOTICES, Clock, Message
+from ..core.registry import did_you_mean
+from ..core.ulid import ulid
+from .config import Config, Loaded
+from .config_rules import gates
+from .edge import Edge, EdgeSettings
+from .edge_line import Peer
+from .lane import Lane
+from .rule_book import RuleBook
+from .state import State
+from .stores import FilesStore, JudgeStore, PlainStore
+from .supervisor import LaneState, Supervisor
+
+log = logging.getLogger("smarttuner.daemon")
+LOOK_S = 0.5
+DRAIN_S = 10.0
+HARD = 2
+"""What a group has not read yet may take this many times bus.retention_bytes before it is removed all the same."""
+LAG_LIMIT = 10_000
+"""Records a lane may be behind before status says so."""
+
+
+class EdgeLane:
+    """The edge as something to be supervised: opened once at the door, so that trouble is said there, and made anew if it
+    falls. It is the first to drain, so that what the jobs wrote is judged and stored before the process ends."""
+
+    name = "edge"
+
+    def __init__(self, make: Callable[[], Edge], clock: Clock) -> None:
+        self._make, self._clock = make, clock
+        self.edge = make()
+        self.last_step_at = clock.monotonic()
+
+    def open(self) -> None:
+        """Listens from here on; InUse or Unavailable if the socket cannot be had."""
+        self.edge.start()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Serves until `stopping` is set; Unavailable when the edge's own thread is gone."""
+        if not self.edge.alive:
+            self.edge = self._make()
+            self.edge.start()
+        try:
+            while not stopping.wait(LOOK_S):
+                if not self.edge.alive:
+                    raise Unavailable("the edge stopped serving", "its log says why; it is started again")
+                self.last_step_at = self._clock.monotonic()
+        finally:
+            self.edge.stop(DRAIN_S)
+
+
+class Host:
+    """Everything one daemon is made of, not yet running."""
+
+    def __init__(self, place: Place, loaded: Loaded, environ: Mapping[str, str], clock: Clock | None = None) -> None:
+        if place.bus != LOCAL_BUS:
+            raise ConfigError(
+                f"the bus {place.bus} is not supported by this release", "leave --bus out: the local log needs no server"
+            )
+        self.place, self.loaded, self.clock = place, loaded, clock or SystemClock()
+        self.folder = place.folder
+        self.began = self.clock.monotonic()
+        config = loaded.config
+        self.folder.mkdir(parents=True, exist_ok=True)
+        require_local(str(self.folder), "the data directory")
+        self.bus = LocalLog(str(self.folder), self.clock, limits=_retention(config))
+        self._publisher, self._asked = self.bus.connect(), self.bus.connect()  # a handle a thread: ours, the queries'
+        self.state = State(str(self.folder / "state.db"), self.clock)
+        self.judge = Judge(RuleBook(config), gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
+        self.store = MetricsStore(
+            str(self.folder),
+            self.clock,
+            retention=_keep(config),
+            seal_rows=config.store.seal_rows,
+            publish_s=config.store.publish_s,
+        )
+        self.notices = NoticeLog()
+        self.lanes = [
+            Lane(self.judge, self.bus.connect, JudgeStore(self.judge, self.state, self.clock), self.clock),
+            Lane(self.store, self.bus.connect, FilesStore(self.store), self.clock),
+            Lane(self.notices, self.bus.connect, PlainStore(), self.clock),
+        ]
+        settings = self._settings(environ)
+        self.edge = EdgeLane(lambda: Edge(self.bus, settings, self.clock, self.answer, self.welcome), self.clock)
+        self._supervisor: Supervisor | None = None
+        self._tell_damage()
+
+    def watched_by(self, supervisor: Supervisor) -> None:
+        """Who knows how the lanes' threads are."""
+        self._supervisor = supervisor
+
+    @property
+    def runners(self) -> list[EdgeLane | Lane]:
+        """What is supervised, in the order in which it drains."""
+        return [self.edge, *self.lanes]
+
+    def _settings(self, environ: Mapping[str, str]) -> EdgeSettings:
+        """A system service is for every user of the host: its socket lies where all look for it, and all may connect."""
+        serves_all = self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.parent.is_dir()
+        return EdgeSettings(
+            data_dir=str(self.folder),
+            socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
+            socket_mode=0o666 if serves_all else 0o600,
+            spool_folders=(str(spool_folder(environ)),),
+        )
+
+    def welcome(self, peer: Peer, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a job is told when it comes."""
+        return {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
+
+    def _tell_damage(self) -> None:
+        found = list(self.bus.warnings)
+        if self.state.damaged:
+            found.append(f"state.db was damaged: it is kept as {self.state.damaged}, and what it held is rebuilt from the log")
+        for text in found:
+            self.notice("damaged", text, "alert")
+
+    def notice(self, what: str, text: str, level: Any = "warning") -> None:
+        """A line for people, through the log like every other."""
+        self._publisher.publish([Message(NOTICES, what, encode(Notice(what, text, self.clock.now(), level)))])
+
+    def reload(self, loaded: Loaded) -> str:
+        """SIGHUP: the judge takes the new rules, gates and primary series; the bus and the store keep their limits. Says
+        what is in force."""
+        self.loaded = loaded
+        config = loaded.config
+        self.judge.adopt(RuleBook(config), gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
+        return f"{loaded.path or 'the shipped defaults'} in force"
+
+    def close(self) -> None:
+        """After the lanes have drained."""
+        self._publisher.close()
+        self._asked.close()
+        self.state.close()
+        self.bus.close()
+
+    # -- queries ---------------------------------------------------------------------------------------------------
+
+    def answer(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        """What the socket's clients ask: status, runs, request."""
+        match query.get("query"):
+            case "status":
+                return self.status()
+            case "runs":
+                return {"runs": self.live_runs()}
+            case "request":
+                return self.request(query, peer)
+        raise UsageError(f"unknown query {query.get('query')!r}", "this daemon answers status, runs and request")
+
+    def status(self) -> dict[str, Any]:
+        """See interface.md: lanes, counters, bus, store, and what is wrong."""
+        watched = {one.name: one for one in self._supervisor.lanes()} if self._supervisor else {}
+        lanes = [self._lane(one, watched.get(one.name)) for one in self.runners]
+        counters = {
+            **self.bus.counters, **self.edge.edge.counters, **self.store.counters, **self.judge.counters,
+            "alerts": self.notices.alerts, "fell_off": sum(one.fell_off for one in self.lanes),
+        }  # fmt: skip
+        problems = [f"lane {one['name']}: {one['last_error']}" for one in lanes if one["state"] != "running"]
+        problems += [f"lane {one['name']} is {one['lag']} records behind" for one in lanes if one["lag"] > LAG_LIMIT]
+        return {
+            "daemon": {"version": __version__, "pid": os.getpid(), "uptime_s": self.clock.monotonic() - self.began},
+            "data_dir": str(self.folder),
+            "config": str(self.loaded.path) if self.loaded.path else None,
+            "mode": self.loaded.config.policies.default,
+            "jobs": len(self.edge.edge.spools()),
+            "lanes": lanes,
+            "counters": dict(sorted(counters.items())),
+            "bus": {"url": self.place.bus, "lag": {one.name: sum(self.bus.lag(one.name).values()) for one in self.lanes}},
+            "store": {"folder": str(self.folder), "counters": dict(self.store.counters)},
+            "problems": problems,
+        }
+
+    def _lane(self, lane: EdgeLane | Lane, watched: LaneState | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"name": lane.name, "state": watched.state if watched else "running", "lag": 0, "rate": 0.0}
+        row |= {"records": 0, "errors": watched.restarts if watched else 0, "last_error": watched.last_error if watched else ""}
+        if isinstance(lane, Lane):
+            seconds = max(1.0, self.clock.monotonic() - self.began)
+            row |= {"lag": sum(self.bus.lag(lane.name).values()), "rate": lane.records / seconds, "records": lane.records}
+            if lane.errors:
+                row |= {"errors": lane.errors, "last_error": lane.last_error}
+            if lane.failing:
+                row["state"] = "failing"
+        return row
+
+    def live_runs(self) -> list[dict[str, Any]]:
+        """Every attempt that the judge knows, with its last points and what it is judged by."""
+        attached = {one["attempt"] for one in self.edge.edge.spools()}
+        rows = []
+        for name, one in list(self.judge.attempts.items()):
+            record = one.standing.record
+            series = {
+                key: {"step": last.step, "value": spell(last.value), "time": last.time, "points": last.count}
+                for key, last in list(one.series.items())
+            }
+            judged = one.monitor in series and not record.over
+            rows.append({
+                "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
+                "last_metric": max((last["time"] for last in series.values()), default=None),
+                "control": record.said.mode if name in attached else "none",
+                "judged_by": f"{one.monitor} {one.goal}" if judged else None,
+                "not_judged": None if judged else _why_not(one, series),
+            })  # fmt: skip
+        return rows
+
+    def request(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        """A person's decision, put onto the log as a Request if this person may decide about that run."""
+        run, action = str(query.get("run", "")), str(query.get("action", ""))
+        attempt = self.judge.current(run)
+        if attempt is None:
+            known = sorted({one.standing.record.run for one in self.judge.attempts.values()})
+            return {
+                "refused": f"no run is called {run!r} here",
+                "hint": did_you_mean(run, known) if known else "no run is attached",
+            }
+        if action not in ACTIONS:
+            return {"refused": f"no action is called {action!r}", "hint": did_you_mean(action, list(ACTIONS))}
+        record = attempt.standing.record
+        user = _user(peer.uid)
+        if peer.uid not in (0, os.getuid(), record.said.uid):
+            return {
+                "refused": f"{user} may not decide about a run of {record.said.user}",
+                "hint": "ask its owner or the operator",
+            }
+        now = self.clock.now()
+        request = Request(
+            ulid(now), record.run, action, user, now, dict(query.get("params") or {}), str(query.get("reason") or ""),
+            record.attempt, record.group,
+        )  # fmt: skip
+        self._asked.publish([Message(CONTROL, topic_key(record.run, record.group), encode(request))])
+        identity = decision_id(record.run, record.attempt, "person", 1, action, request.id)
+        return {"id": identity, "request": request.id, "run": record.run, "attempt": record.attempt, "action": action}
+
+
+def _retention(config: Config) -> Retention:
+    wanted = config.bus.retention_bytes
+    return Retention(metrics=Limits(wanted, config.bus.retention_s, HARD * wanted))
+
+
+def _keep(config: Config) -> StoreRetention:
+    days = config.store.retention_days
+    return StoreRetention(age_s=None if days is None else days * DAY_S)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _why_not(attempt: Any, series: Mapping[str, Any]) -> str:
+    if attempt.standing.record.over:
+        return f"the attempt is over ({attempt.standing.record.state})"
+    seen = ", ".join(sorted(series)[:5]) or "no series yet"
+    return f"no point of {attempt.monitor} yet; it logs {seen}"
