@@ -15,6 +15,7 @@ from typing import Any
 from ..core.events import LrIntent
 
 AS_IS = LrIntent()
+NUMBERS = (float, int)
 
 
 class Steering:
@@ -28,7 +29,8 @@ class Steering:
         self.displaced = False
         self._frame = 0
         self._code: CodeType | None = None
-        self._placed: list[tuple[dict[str, Any], Any, Any]] = []
+        self._placed: list[tuple[dict[str, Any], Any, float]] = []
+        self._tensors: list[tuple[Any, Any]] = []
 
     def want(self, intent: LrIntent, min_lr: float = 0.0) -> None:
         """In force from the next step on."""
@@ -44,12 +46,12 @@ class Steering:
         return [self._wanted(lr) for lr in self.own()]
 
     def first(self) -> tuple[float, float] | None:
-        """(own, effective) learning rate of the first group without a sync; None for a tensor's or where there is none."""
+        """(own, effective) learning rate of the first group without a sync; None where it is no plain number."""
         if self._frame:
             self.settle()
         groups = self.optimizer.param_groups
         lr = groups[0].get("lr") if groups else None
-        return (float(lr), self._wanted(float(lr))) if isinstance(lr, float | int) and not self._placed else None
+        return (float(lr), self._wanted(float(lr))) if isinstance(lr, NUMBERS) and not self._placed else None
 
     def begin(self, optimizer: Any, frame: FrameType) -> None:
         """Before a step of any optimizer; `frame` is torch's wrapper around that step."""
@@ -96,22 +98,22 @@ class Steering:
         return max(lr * self.intent.multiplier, min(lr, self.min_lr))
 
     def _place(self) -> None:
-        tensors: set[int] = set()
         for group in self.optimizer.param_groups:
             lr = group.get("lr")
-            if not _is_rate(lr):
-                continue
-            if hasattr(lr, "copy_"):
-                if id(lr) not in tensors:  # groups may share one tensor: once is enough
-                    tensors.add(id(lr))
-                    self._place_tensor(group, lr)
-                continue
-            group["lr"] = wanted = self._wanted(float(lr))
+            if type(lr) is not float:
+                if not _is_rate(lr):
+                    continue
+                if hasattr(lr, "copy_"):
+                    self._place_tensor(lr)
+                    continue
+            wanted = group["lr"] = self._wanted(float(lr))
             self._placed.append((group, lr, wanted))
 
-    def _place_tensor(self, group: dict[str, Any], lr: Any) -> None:
+    def _place_tensor(self, lr: Any) -> None:
+        if any(lr is placed for placed, _ in self._tensors):  # groups may share one tensor: once is enough
+            return
         own = lr.detach().clone()
-        self._placed.append((group, own, lr))
+        self._tensors.append((lr, own))
         target = lr.detach()
         if self.intent.hold is not None:
             target.fill_(self.intent.hold)
@@ -119,12 +121,14 @@ class Steering:
             target.copy_((own * self.intent.multiplier).maximum(own.clamp(max=self.min_lr)))
 
     def _put_back(self) -> None:
-        placed, self._placed, self._frame, self._code = self._placed, [], 0, None
-        for group, own, wanted in placed:
-            if hasattr(wanted, "copy_"):
-                wanted.detach().copy_(own)
-            elif group.get("lr") is wanted:  # else its owner wrote a new one during the step, which stands
+        self._frame, self._code = 0, None
+        for group, own, wanted in self._placed:
+            if group.get("lr") is wanted:  # else its owner wrote a new one during the step, which stands
                 group["lr"] = own
+        self._placed.clear()
+        while self._tensors:
+            tensor, own = self._tensors.pop()
+            tensor.detach().copy_(own)
 
 
 class StepHooks:
@@ -192,7 +196,7 @@ def _is_rate(lr: Any) -> bool:
     """Adafactor and others have groups whose lr is None."""
     if isinstance(lr, bool) or lr is None:
         return False
-    return isinstance(lr, float | int) or hasattr(lr, "item")
+    return isinstance(lr, NUMBERS) or hasattr(lr, "item")
 
 
 def sane(intent: LrIntent, min_lr: float) -> bool:

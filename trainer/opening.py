@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..bus import spool_file
 from ..bus.doorbell import Doorbell, hand_over_leftover
 from ..bus.places import LOCAL_BUS, Place
@@ -29,7 +30,7 @@ from .lr import HOOKS, Steering
 from .voice import Voice
 
 OFF = "SMART_TUNER_MODE=disabled turns this off"
-SDK = "python 1"
+SDK = __version__
 MOST_LEFTOVERS = 16
 MOST_SAID_BYTES = 32 * 1024
 """Of a started event: it must fit into the reserve of a full ring."""
