@@ -1,9 +1,15 @@
 """The product under its distribution name: `import smart_tuner` is `import smarttuner`; as a script, the automated search."""
 
 import sys
+from typing import Any
 
-from smarttuner import *  # noqa: F403  # a re-export is all this module is for
+import smarttuner
+from smarttuner import __all__ as __all__
 from smarttuner import __version__ as __version__
+
+
+def __getattr__(name: str) -> Any:  # PEP 562, as smarttuner itself: nothing is loaded before it is used
+    return getattr(smarttuner, name)
 
 
 def main() -> int:

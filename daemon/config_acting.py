@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 ACTS = "tests/unit/daemon/test_config_acts.py::"
+WIRED = "tests/unit/daemon/test_wiring.py::"
+CLI = "tests/unit/daemon/test_command_line.py::"
 
 
 class Row(NamedTuple):
@@ -50,9 +52,9 @@ def missing(keys: str, what: str) -> Row:
     return Row(keys, missing=what)
 
 
-def acts(keys: str, test: str) -> Row:
+def acts(keys: str, test: str, module: str = ACTS) -> Row:
     """Keys that act: the named test fails when they are ignored."""
-    return Row(keys, test=ACTS + test)
+    return Row(keys, test=module + test)
 
 
 LABEL = "a name for people; nothing depends on it"
@@ -100,18 +102,18 @@ TABLE = (
     missing("security.secrets_management.**", "secrets come from ${ENV} and ${file:…}; Vault comes later"),
     missing("security.access_control.**", "roles and the audit log come later: nobody's role is checked yet"),
     missing("security.data_privacy.**", "nothing is anonymized or encrypted yet"),
-    missing("bus.url", "the daemon's wiring takes it up next"),
-    missing("bus.retention_bytes", "the daemon's wiring takes it up next"),
-    missing("bus.retention_s", "the daemon's wiring takes it up next"),
+    acts("bus.url", "test_the_bus_of_the_file_holds_where_none_was_given", CLI),
+    acts("bus.retention_bytes", "test_the_log_keeps_as_many_bytes_as_written", WIRED),
+    acts("bus.retention_s", "test_the_log_keeps_records_as_long_as_written", WIRED),
     missing("bus.kafka.**", "the Kafka bus comes later"),
     acts("policies.default", "test_unnamed_policies_have_the_default_mode"),
     acts("policies.*.mode", "test_a_named_policy_has_its_own_mode"),
     acts("policies.*.options.*", "test_options_of_a_policy_win_over_its_section"),
     acts("limits.decisions_per_hour", "test_the_rate_limit_is_the_written_one"),
     acts("decisions.not_after_s", "test_decisions_expire_after_the_written_time"),
-    missing("store.seal_rows", "the daemon's wiring takes it up next"),
-    missing("store.retention_days", "the daemon's wiring takes it up next"),
-    missing("store.publish_s", "the daemon's wiring takes it up next"),
+    acts("store.seal_rows", "test_a_metrics_file_is_sealed_at_as_many_rows_as_written", WIRED),
+    acts("store.retention_days", "test_metrics_leave_the_store_at_the_age_written", WIRED),
+    acts("store.publish_s", "test_rows_are_published_as_often_as_written", WIRED),
 )
 
 

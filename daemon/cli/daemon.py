@@ -42,7 +42,8 @@ def serve(context: typer.Context, config: Path | None, data_dir: Path | None, bu
     for warning in loaded.warnings:
         logging.warning("%s", warning)
     with Signals() as inbox:
-        host = Host(place(context, data_dir, bus), loaded, os.environ)
+        url = bus or given(context).bus or os.environ.get("SMART_TUNER_BUS") or loaded.config.bus.url
+        host = Host(place(context, data_dir, url), loaded, os.environ)
         try:
             host.edge.open()
             notifier = Notifier.of(os.environ, os.getpid())

@@ -1,0 +1,71 @@
+"""The built wheel is whole: every package and data file is in it, and it runs without this checkout."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "demo-data", "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The wheel's files, from a copy of the checkout, so that nothing is left behind in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder / "source")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def run(site, tmp_path, *arguments):
+    environment = os.environ | {
+        "PYTHONPATH": str(site),
+        "XDG_STATE_HOME": str(tmp_path),
+        "SMART_TUNER_DATA_DIR": str(tmp_path / "d"),
+    }
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+
+def test_it_runs_from_the_wheel_and_not_from_the_checkout(unpacked, tmp_path):
+    ran = run(
+        unpacked,
+        tmp_path,
+        "-c",
+        "import smarttuner, smart_tuner; print(smarttuner.__file__); assert smart_tuner.attach is smarttuner.attach",
+    )
+    assert ran.stdout.strip() == str(unpacked / "smarttuner" / "__init__.py"), ran.stderr
+
+
+def test_every_command_of_the_wheel_has_its_help(unpacked, tmp_path):
+    for command in ("demo", "daemon", "runs", "metrics", "decisions", "decide", "status", "config", "doctor"):
+        ran = run(unpacked, tmp_path, "-m", "smarttuner.daemon.cli.main", command, "--help")
+        assert ran.returncode == 0, (command, ran.stderr)
+
+
+def test_the_seeds_configuration_ships_and_is_valid(unpacked, tmp_path):
+    seed = unpacked / "smarttuner" / "configs" / "enhanced-smart-tuner.yaml"
+    ran = run(unpacked, tmp_path, "-m", "smarttuner.daemon.cli.main", "config", "validate", str(seed))
+    assert ran.returncode == 0, ran.stderr
+    assert "valid" in ran.stdout
+
+
+def test_the_unit_and_the_type_marker_ship(unpacked):
+    assert (unpacked / "smarttuner" / "systemd" / "smart-tuner.service").is_file()
+    assert (unpacked / "smarttuner" / "py.typed").is_file()
+
+
+def test_a_job_attaches_from_the_wheel_without_a_daemon(unpacked, tmp_path):
+    code = "import smarttuner\nwith smarttuner.attach('r') as run:\n    run.log({'x': 1.0})"
+    ran = run(unpacked, tmp_path, "-c", code)
+    assert ran.returncode == 0
+    assert "no daemon listens" in ran.stderr
+    assert list((tmp_path / "smart-tuner" / "spool").glob("*.spool"))

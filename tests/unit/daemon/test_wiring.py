@@ -1,0 +1,107 @@
+"""A daemon put together from a configuration: what the file says reaches the part that it is about."""
+
+import os
+
+import pytest
+from smarttuner.bus.places import Place
+from smarttuner.core.clock import ManualClock
+from smarttuner.core.errors import ConfigError
+from smarttuner.core.events import MetricChunk, Series, encode
+from smarttuner.core.ports import METRICS, Message, Record
+from smarttuner.daemon.config import load
+from smarttuner.daemon.wiring import Host
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def build(tmp_path):
+    hosts = []
+
+    def make(text, url="local:"):
+        file = tmp_path / "c.yaml"
+        file.write_text(text)
+        folder = tmp_path / f"data{len(hosts)}"
+        host = Host(Place(folder, url, "argument"), load(file, {}), {"HOME": str(tmp_path)}, ManualClock())
+        hosts.append(host)
+        return host
+
+    yield make
+    for host in hosts:
+        host.close()
+
+
+def chunk(first, points=100, series="loss"):
+    steps = list(range(first, first + points))
+    return encode(MetricChunk("r", "A", "sdk", first, [Series(series, steps, [0.123456789] * points, [1.7e9] * points)]))
+
+
+def earliest(host):
+    return host.bus.connect().poll([METRICS], "reader", limit=1).records[0].offset
+
+
+@pytest.mark.parametrize(("text", "kept"), [("{}", True), ("bus: {retention_bytes: 1MiB}", False)])
+def test_the_log_keeps_as_many_bytes_as_written(build, text, kept):
+    host = build(text)
+    host.bus.connect().publish([Message(METRICS, "r", chunk(100 * i) + b" " * 1000) for i in range(2000)])
+    host.bus.maintain()
+    assert (earliest(host) == 0) is kept
+
+
+@pytest.mark.parametrize(("text", "kept"), [("{}", True), ("bus: {retention_s: 1h}", False)])
+def test_the_log_keeps_records_as_long_as_written(build, text, kept):
+    host = build(text)
+    host.bus.connect().publish([Message(METRICS, "r", chunk(0))])
+    host.clock.turn(2 * 3600.0)
+    host.bus.connect().publish([Message(METRICS, "r", chunk(100))])
+    host.bus.maintain()
+    assert (earliest(host) == 0) is kept
+
+
+def store_points(host, count, start=0):
+    records = [Record(METRICS, 0, start + i, "r", chunk(100 * (start + i)), host.clock.now()) for i in range(count)]
+    host.store.handle(records, host.clock.now())
+
+
+def visible(host):
+    import pandas
+
+    return len(pandas.read_parquet(host.folder / "metrics"))
+
+
+@pytest.mark.parametrize(("text", "files"), [("{}", 1), ("store: {seal_rows: 1000}", 3)])
+def test_a_metrics_file_is_sealed_at_as_many_rows_as_written(build, text, files):
+    host = build(text)
+    for i in range(2):
+        store_points(host, 10, 10 * i)
+        host.store.flush(host.clock.now())
+    store_points(host, 1, 20)
+    host.store.flush(host.clock.now())
+    assert len([name for name in os.listdir(host.folder / "metrics") if not name.startswith(".")]) == files
+
+
+@pytest.mark.parametrize(("text", "rows"), [("{}", 200), ("store: {publish_s: 30}", 100)])
+def test_rows_are_published_as_often_as_written(build, text, rows):
+    host = build(text)
+    for i in range(2):
+        store_points(host, 1, i)
+        host.store.tick(host.clock.now())
+        host.clock.turn(5.0)
+    assert visible(host) == rows
+
+
+@pytest.mark.parametrize(("text", "rows"), [("{}", 100), ("store: {retention_days: 1}", 0)])
+def test_metrics_leave_the_store_at_the_age_written(build, text, rows):
+    host = build(text)
+    store_points(host, 1)
+    host.store.flush(host.clock.now())
+    host.clock.turn(3 * DAY_S)
+    for _ in range(3):
+        host.store.tick(host.clock.now())
+        host.clock.turn(120.0)
+    assert visible(host) == rows
+
+
+def test_a_bus_that_this_release_cannot_speak_to_is_refused(build):
+    with pytest.raises(ConfigError, match="kafka://broker:9092 is not supported"):
+        build("{}", url="kafka://broker:9092")
