@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import pytest
+from smarttuner.daemon.cli.main import COMMANDS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "demo-data", "benchmarks")
@@ -46,7 +47,7 @@ def test_it_runs_from_the_wheel_and_not_from_the_checkout(unpacked, tmp_path):
 
 
 def test_every_command_of_the_wheel_has_its_help(unpacked, tmp_path):
-    for command in ("demo", "daemon", "runs", "metrics", "decisions", "decide", "status", "config", "doctor"):
+    for command in COMMANDS:
         ran = run(unpacked, tmp_path, "-m", "smarttuner.daemon.cli.main", command, "--help")
         assert ran.returncode == 0, (command, ran.stderr)
 
