@@ -189,14 +189,19 @@ class Edge:
             self._watch.at(self._clock.monotonic() + GREETING_S, lambda line=line: self._expire(line))  # type: ignore[misc]
 
     def _hear(self, line: Line) -> None:
+        if line.stream is not None:
+            rang = line.rings()
+            if rang:
+                self._streams.rang(line.stream)
+            elif rang is None:
+                self._drop(line)
+            return
         packet = line.receive()
         if packet is None:
             return
         try:
             if not packet.data and not packet.descriptors:
                 self._drop(line)
-            elif line.stream is not None:
-                self._streams.rang(line.stream)
             else:
                 self._first_words(line, packet)
         finally:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 MAX_DESCRIPTORS = 4
 BACKLOG = 512
-_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_SENDING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVING = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_LISTENING = int(socket.MSG_DONTWAIT)
+_BELL_BYTES = 64
 
 
 class Peer(NamedTuple):
@@ -56,18 +60,27 @@ class Line:
         """The next packet; None when there is none just now. Data is empty at the end of the line."""
         try:
             data, descriptors, flags, _ = socket.recv_fds(
-                self.connection, daemon_socket.MAX_PACKET_BYTES, MAX_DESCRIPTORS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                self.connection, daemon_socket.MAX_PACKET_BYTES, MAX_DESCRIPTORS, _RECEIVING
             )
         except BlockingIOError:
             return None
         except OSError:
             return Packet(b"", [], False)
-        return Packet(data, descriptors, bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)))
+        return Packet(data, descriptors, bool(flags & _CUT))
+
+    def rings(self) -> bool | None:
+        """Whether a bell came; None at the end of the line. Descriptors that come with it are the kernel's to close."""
+        try:
+            return True if self.connection.recv(_BELL_BYTES, _LISTENING) else None
+        except BlockingIOError:
+            return False
+        except OSError:
+            return None
 
     def say(self, packet: bytes) -> bool:
         """Sends one packet without waiting; whether it went."""
         try:
-            self.connection.send(packet, _FLAGS)
+            self.connection.send(packet, _SENDING)
         except OSError:
             return False
         return True
