@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from smarttuner.core import band, measures
 from smarttuner.core.band import EVERY, SIGMA, WINDOW, BandMeasure
 from smarttuner.core.best import Best
 from smarttuner.core.measures import (
@@ -22,22 +24,28 @@ NUMBERS = st.one_of(
     st.floats(-3, 3, width=16),
     st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1.0, 1e308, -1e308, 5e-324]),
 )
-SERIES = st.lists(NUMBERS, min_size=1, max_size=60)
+COARSE = st.integers(-8, 8).map(lambda n: n / 4)
+SERIES = st.one_of(st.lists(NUMBERS, min_size=1, max_size=60), st.lists(COARSE, min_size=1, max_size=60))
+FORMS = pytest.mark.parametrize("few", [0, 10**6], ids=["as columns", "one by one"])
 GOALS = st.sampled_from(["min", "max"])
 
 
-def folded(measure, values, start=0):
-    return measure.fold(np.arange(start, start + len(values)), np.asarray(values, np.float64))
+def folded(measure, values, start=0, few=measures.FEW):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "FEW", few)
+        patch.setattr(band, "FEW", few)
+        return measure.fold(np.arange(start, start + len(values)), np.asarray(values, np.float64))
 
 
 def same(a, b):
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
+@FORMS
 @given(SERIES, GOALS, st.sampled_from([0.0, 0.25, 1.0, 1e300]))
 @settings(max_examples=300, deadline=None)
-def test_best_is_the_comparison_that_the_job_makes(values, goal, min_delta):
-    columns = folded(BestMeasure(goal, min_delta), values)
+def test_best_is_the_comparison_that_the_job_makes(few, values, goal, min_delta):
+    columns = folded(BestMeasure(goal, min_delta), values, 0, few)
     best, since = Best(goal, min_delta), 0
     for i, value in enumerate(values):
         since = 0 if best.offer(i, value) else since + 1
@@ -53,6 +61,7 @@ def reduce_on_plateau(goal, threshold, threshold_mode, patience, cooldown):
     )
 
 
+@FORMS
 @given(
     SERIES,
     GOALS,
@@ -63,12 +72,12 @@ def reduce_on_plateau(goal, threshold, threshold_mode, patience, cooldown):
     st.sets(st.integers(1, 59)),
 )
 @settings(max_examples=200, deadline=None)
-def test_plateau_keeps_the_books_of_torch(values, goal, threshold, threshold_mode, patience, cooldown, cuts):
+def test_plateau_keeps_the_books_of_torch(few, values, goal, threshold, threshold_mode, patience, cooldown, cuts):
     options = (goal, threshold, threshold_mode, patience, cooldown)
     theirs, ours = reduce_on_plateau(*options), PlateauMeasure(*options)
     edges = [0, *sorted(cut for cut in cuts if cut < len(values)), len(values)]
     for start, end in itertools.pairwise(edges):
-        columns = folded(ours, values[start:end], start)
+        columns = folded(ours, values[start:end], start, few)
         for i, value in enumerate(values[start:end]):
             before = theirs.optimizer.param_groups[0]["lr"]
             theirs.step(value)
@@ -96,15 +105,16 @@ def test_improvement_compares_with_the_best_that_many_evaluations_ago(values, go
         assert same(columns["ago"][i], bests[i - window] if i >= window else math.nan)
 
 
+@FORMS
 @given(st.lists(NUMBERS, min_size=1, max_size=200), GOALS)
 @settings(max_examples=100, deadline=None)
-def test_the_band_is_median_and_mad_of_the_last_finite_values(values, goal):
+def test_the_band_is_median_and_mad_of_the_last_finite_values(few, values, goal):
     width, rise = 4.0, 0.1
-    columns = folded(BandMeasure(goal, width, rise), values)
-    row = 0
+    columns = folded(BandMeasure(goal, width, rise), values, 0, few)
+    row, sign = 0, 1.0 if goal == "min" else -1.0
     for i, value in enumerate(values):
         drawn = i - i % EVERY
-        past = [x for x in values[max(0, drawn - WINDOW) : drawn] if math.isfinite(x)]
+        past = [sign * x for x in values[max(0, drawn - WINDOW) : drawn] if math.isfinite(x)]
         edge = math.nan
         with np.errstate(over="ignore", invalid="ignore"):
             if len(past) >= EVERY:
@@ -114,10 +124,10 @@ def test_the_band_is_median_and_mad_of_the_last_finite_values(values, goal):
                 low, high = away[(len(past) - 1) // 2], away[len(past) // 2]
                 reach = max(width * SIGMA * (low + (high - low) / 2), rise * abs(median))
                 if reach > 0:
-                    edge = median + reach if goal == "min" else median - reach
+                    edge = sign * (median + reach)
         assert columns["edge"][i] == pytest.approx(edge, rel=1e-12, nan_ok=True)
         edge = columns["edge"][i]
-        outside = not math.isfinite(value) or (value > edge if goal == "min" else value < edge)
+        outside = not math.isfinite(value) or (sign * value > sign * edge)
         row = row + 1 if outside else 0
         assert columns["row"][i] == row
 
@@ -154,16 +164,13 @@ def test_cuts_restores_and_saves_change_no_figure(measure, values, data):
     restores = data.draw(st.sets(st.integers(1, len(values) - 1), max_size=2))
     cuts = data.draw(st.sets(st.integers(1, len(values) - 1), max_size=20)) | restores
 
-    def run(edges, saves):
-        one, shown = measure, []
-        fresh = type(measure).__new__(type(measure))
-        fresh.__dict__.update(vars(measure))
-        one = fresh
+    def run(edges, saves, few):
+        one, shown = copy.copy(measure), []
         one.load(START[measure.key])
         for start, end in zip([0, *edges], [*edges, len(values)], strict=True):
             if start in restores:
                 one.new_segment()
-            columns = folded(one, values[start:end], start)
+            columns = folded(one, values[start:end], start, few)
             shown.extend(zip(*(column.tolist() for column in columns.values()), strict=True))
             if saves:
                 state = msgspec.msgpack.decode(msgspec.msgpack.encode(one.dump()))
@@ -171,7 +178,9 @@ def test_cuts_restores_and_saves_change_no_figure(measure, values, data):
                 one.load(state)
         return repr(shown)
 
-    assert run(sorted(restores), False) == run(sorted(cuts), True)
+    whole = run(sorted(restores), False, measures.FEW)
+    assert run(sorted(cuts), True, 0) == whole
+    assert run(sorted(cuts), True, measures.FEW) == whole
 
 
 START = {one.key: msgspec.msgpack.decode(msgspec.msgpack.encode(one.dump())) for one in MEASURES}
@@ -200,10 +209,10 @@ def test_after_a_restore_a_best_stays_and_counts_start_again():
     odd.new_segment()
     columns = folded(odd, [math.nan])
     assert (columns["row"].tolist(), columns["total"].tolist()) == ([1], [3])
-    band = BandMeasure("min", 3.0, 0.1)
-    folded(band, [1.0] * 20)
-    band.new_segment()
-    assert np.isnan(folded(band, [9.0] * EVERY)["edge"]).all()
-    assert folded(band, [math.nan, math.nan])["row"].tolist() == [1, 2]
-    band.new_segment()
-    assert folded(band, [math.nan])["row"].tolist() == [1]
+    one = BandMeasure("min", 3.0, 0.1)
+    folded(one, [1.0] * 20)
+    one.new_segment()
+    assert np.isnan(folded(one, [9.0] * EVERY)["edge"]).all()
+    assert folded(one, [math.nan, math.nan])["row"].tolist() == [1, 2]
+    one.new_segment()
+    assert folded(one, [math.nan])["row"].tolist() == [1]
