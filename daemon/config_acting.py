@@ -110,6 +110,8 @@ TABLE = (
     acts("policies.*.mode", "test_a_named_policy_has_its_own_mode"),
     acts("policies.*.options.*", "test_options_of_a_policy_win_over_its_section"),
     acts("limits.decisions_per_hour", "test_the_rate_limit_is_the_written_one"),
+    acts("limits.points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
+    acts("limits.user_points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("decisions.not_after_s", "test_decisions_expire_after_the_written_time"),
     acts("store.seal_rows", "test_a_metrics_file_is_sealed_at_as_many_rows_as_written", WIRED),
     acts("store.retention_days", "test_metrics_leave_the_store_at_the_age_written", WIRED),

@@ -167,6 +167,10 @@ class Limits(Section):
     """What is never exceeded, whoever asks."""
 
     decisions_per_hour: Whole = key("decisions that act, a run and hour; more are refused", 30, "decisions", ge=1)
+    points_per_s: Number = key(
+        "points that are read of one run; over it only its own spool fills; 0: no limit", 0.0, "points/s", ge=0
+    )
+    user_points_per_s: Number = key("points read of all runs of one user; 0: no limit", 0.0, "points/s", ge=0)
 
 
 class Decisions(Section):

@@ -6,6 +6,7 @@ import logging
 import os
 import pwd
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from .config import Config, Loaded
 from .config_rules import gates
 from .edge import Edge, EdgeSettings
 from .edge_line import Peer
+from .edge_streams import StreamLimits
 from .lane import Lane
 from .rule_book import RuleBook
 from .state import State
@@ -119,12 +121,14 @@ class Host:
 
     def _settings(self, environ: Mapping[str, str]) -> EdgeSettings:
         """A system service is for every user of the host: its socket lies where all look for it, and all may connect."""
+        limits = self.loaded.config.limits
         serves_all = self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.parent.is_dir()
         return EdgeSettings(
             data_dir=str(self.folder),
             socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
             socket_mode=0o666 if serves_all else 0o600,
             spool_folders=(str(spool_folder(environ)),),
+            limits=StreamLimits(limits.points_per_s, limits.user_points_per_s),
         )
 
     def welcome(self, peer: Peer, said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -209,7 +213,9 @@ class Host:
         """Every attempt that the judge knows, with its last points and what it is judged by."""
         attached = {one["attempt"] for one in self.edge.edge.spools()}
         rows = []
-        for name, one in list(self.judge.attempts.items()):
+        attempts = list(self.judge.attempts.items())
+        live = Counter(one.standing.record.run for _, one in attempts if not one.standing.record.over)
+        for name, one in attempts:
             record = one.standing.record
             series = {
                 key: {"step": last.step, "value": spell(last.value), "time": last.time, "points": last.count}
@@ -220,6 +226,7 @@ class Host:
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),
                 "control": record.said.mode if name in attached else "none",
+                "concurrent": not record.over and live[record.run] > 1,
                 "judged_by": f"{one.monitor} {one.goal}" if judged else None,
                 "not_judged": None if judged else _why_not(one, series),
             })  # fmt: skip

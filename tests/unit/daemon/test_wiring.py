@@ -1,10 +1,13 @@
 """A daemon put together from a configuration: what the file says reaches the part that it is about."""
 
 import os
+import time
 
 import pytest
+from smarttuner.bus.doorbell import Doorbell
 from smarttuner.bus.places import Place
-from smarttuner.core.clock import ManualClock
+from smarttuner.bus.spool import Spool
+from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
@@ -18,11 +21,11 @@ DAY_S = 86_400.0
 def build(tmp_path):
     hosts = []
 
-    def make(text, url="local:"):
+    def make(text, url="local:", clock=None):
         file = tmp_path / "c.yaml"
         file.write_text(text)
         folder = tmp_path / f"data{len(hosts)}"
-        host = Host(Place(folder, url, "argument"), load(file, {}), {"HOME": str(tmp_path)}, ManualClock())
+        host = Host(Place(folder, url, "argument"), load(file, {}), {"HOME": str(tmp_path)}, clock or ManualClock())
         hosts.append(host)
         return host
 
@@ -105,3 +108,26 @@ def test_metrics_leave_the_store_at_the_age_written(build, text, rows):
 def test_a_bus_that_this_release_cannot_speak_to_is_refused(build):
     with pytest.raises(ConfigError, match="kafka://broker:9092 is not supported"):
         build("{}", url="kafka://broker:9092")
+
+
+LIMITED = ("limits: {points_per_s: 10}", "limits: {user_points_per_s: 10}")
+
+
+@pytest.mark.parametrize(("text", "behind"), [("{}", False), *((text, True) for text in LIMITED)])
+def test_the_edge_reads_as_many_points_as_written(build, tmp_path, text, behind):
+    """One turn takes 256 KiB; over the limit the rest stays in the job's own spool for minutes."""
+    host = build(text, clock=SystemClock())
+    spool = Spool.create(str(tmp_path / "spool"), "r", "01ARYZ6S410000000000000000", str(host.folder))
+    host.edge.open()
+    bell = Doorbell.connect(str(host.folder), spool, {})
+    try:
+        for step in range(12_000):
+            spool.log(step, {"a": 1.0, "b": 2.0}, 1.7e9)
+        until = time.monotonic() + (2.5 if behind else 60.0)
+        while spool.unread and time.monotonic() < until:
+            time.sleep(0.02)
+        assert (spool.unread > 0) is behind
+    finally:
+        bell.close()
+        spool.close()
+        host.edge.edge.stop(0.0)
