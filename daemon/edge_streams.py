@@ -6,19 +6,20 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..bus.shipper import Shipper, mark_name
 from ..bus.spool_layout import Truncated
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, Unavailable
-from ..core.events import Ack, Notice, encode, topic_key
-from ..core.ports import NOTICES, RUNS, Bus, Clock, Message
-from .edge_control import Placements, ack_message
+from ..core.events import encode
+from ..core.ports import RUNS, Bus, Clock, Message
+from .edge_control import Placements
 from .edge_limits import Allowance
 from .edge_line import Line
 from .edge_stream import HUNG_UP, PROCESS_GONE, Stream
+from .edge_voice import Voice
 from .edge_watch import Watch
 
 log = logging.getLogger("smarttuner.edge")
@@ -32,7 +33,6 @@ GRACE_S = 2.0
 DOUBT_S = 0.05
 RETRY_S = 1.0
 PUBLISH_BYTES = 4 << 20
-MAX_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class Surroundings:
     counters: Counter[str]
     limits: StreamLimits = StreamLimits()
     own_folders: tuple[str, ...] = ()
-    told: set[str] = field(default_factory=set)
 
 
 class Streams:
@@ -64,6 +63,7 @@ class Streams:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._clock, self._counters, self._watch = around.clock, around.counters, around.watch
+        self._voice = Voice(around.bus, around.clock, around.counters)
         self._streams: dict[str, Stream] = {}
         self._ready: dict[Stream, None] = {}
         self._allowances: dict[tuple[int, str], Allowance] = {}
@@ -118,7 +118,7 @@ class Streams:
         self._streams[attempt] = stream
         self._ready[stream] = None
         self._counters["spools_taken"] += 1
-        self._publish_acks(self._around.placements.arrived(attempt, reader.fd))
+        self._voice.refuse(self._around.placements.arrived(attempt, reader.fd))
         return stream
 
     def guard(self, stream: Stream, pidfd: int) -> None:
@@ -180,7 +180,7 @@ class Streams:
         """Counts and tells; `for_good`: nothing more is read of it, but its process is watched on."""
         self._counters["spools_damaged"] += 1
         stream.reader.broken = for_good
-        self._tell("spool_damaged", f"{stream.run}: {error}", stream)
+        self._voice.tell("spool_damaged", f"{stream.run}: {error}", stream)
 
     def _publish(self, messages: list[Message], taken: list[Stream]) -> None:
         try:
@@ -263,7 +263,7 @@ class Streams:
         if dropped > stream.dropped:
             self._counters["points_dropped"] += dropped - stream.dropped
             stream.dropped = dropped
-            self._tell("points_dropped", f"{stream.run}: its spool was full, {dropped} points were dropped so far", stream)
+            self._voice.tell("points_dropped", f"{stream.run}: its spool was full, {dropped} points were dropped so far", stream)
 
     # going
 
@@ -322,7 +322,7 @@ class Streams:
             stream.line.stream = None
         self._allowances.pop((stream.uid, stream.run), None)
         stream.close()
-        self._publish_acks(acks)
+        self._voice.refuse(acks)
 
     def disarm(self) -> None:
         """The daemon stops: nobody is there to hear a bell."""
@@ -332,30 +332,6 @@ class Streams:
             except OSError:
                 pass
             self.let_go(stream, over=False)
-
-    # telling
-
-    def _publish_acks(self, acks: Iterable[Ack]) -> None:
-        messages = [ack_message(ack) for ack in acks]
-        try:
-            if messages:
-                self._around.bus.publish(messages)
-        except Unavailable:  # they expire
-            self._counters["acks_lost"] += len(messages)
-
-    def _tell(self, what: str, text: str, stream: Stream) -> None:
-        """Once an attempt and kind of trouble; the counters tell of the rest."""
-        name = f"{what}:{stream.attempt}"
-        if name in self._around.told:
-            return
-        if len(self._around.told) < MAX_REMEMBERED:
-            self._around.told.add(name)
-        log.warning("%s", text)
-        notice = Notice(what, text, self._clock.now(), run=stream.run, attempt=stream.attempt, group=stream.shipper.group)
-        try:
-            self._around.bus.publish([Message(NOTICES, topic_key(stream.run, stream.shipper.group), encode(notice))])
-        except Unavailable:
-            self._counters["notices_lost"] += 1
 
 
 def _nothing() -> None:

@@ -525,3 +525,52 @@ def test_a_stopped_edge_has_read_what_was_written_before(house):
     assert spool.unread == 0
     bell.close()
     spool.close()
+
+
+class Failing:
+    """A log whose publish fails now and then, having taken a prefix, as a full disk between two files makes it."""
+
+    def __init__(self, log):
+        self.log, self.mark, self.calls = log, log.mark, 0
+
+    def connect(self):
+        handle, outer = self.log.connect(), self
+
+        class Handle:
+            follow, poll, close = handle.follow, handle.poll, handle.close
+
+            def publish(self, messages):
+                outer.calls += 1
+                if outer.calls % 3 == 0:
+                    handle.publish(messages[: len(messages) // 2])
+                    raise Unavailable("the disk is full", "free some space")
+                handle.publish(messages)
+
+        return Handle()
+
+
+def test_a_log_that_fails_halfway_gets_every_point_once_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("smarttuner.daemon.edge_streams.RETRY_S", 0.02)
+    house = House(tmp_path)
+    house.edge = Edge(Failing(house.log), house.settings, SystemClock(), answer)
+    house.edge.start()
+    try:
+        spool = Spool.create(house.spools, "job", "X1", house.data)
+        bell = Doorbell.connect(house.data, spool, {})
+        for i in range(600):
+            if i % 20 == 0:
+                spool.event(events.encode(events.RunEvent("job", "X1", "note", 1.0, seq=spool.take_position(), text=str(i))))
+            spool.log(i, {"loss": 1.0, "x": 1.0}, 0.0)
+            bell.ring_if_armed()
+            if i % 50 == 0:
+                time.sleep(0.01)
+        until(lambda: spool.unread == 0)
+        assert house.edge.counters["publish_failed"] > 0
+        rows = house.points("X1")
+        assert len({row[0] for row in rows}) == len(rows) == 1200
+        notes = [int(one.text) for one in house.records(RUNS) if one.event == "note"]
+        assert notes == list(range(0, 600, 20))
+        bell.close()
+        spool.close()
+    finally:
+        house.shut()
