@@ -126,7 +126,9 @@ class Member:
         position = start(partition) if start is not None else None
         if position is None:
             position = self._log.committed(group, partition)
-        return self._head.earliest(partition) if position is None else self._head.within(partition, position)
+        if position is None or position < 0:
+            return self._head.earliest(partition)
+        return self._head.within(partition, position)
 
     def _gather(self, positions: dict[Partition, int], limit: int) -> Batch:
         """Reads on in all partitions; positions move behind what is returned."""

@@ -21,6 +21,10 @@ Partition = tuple[str, int]
 """(topic, partition number)"""
 
 
+EARLIEST = -1
+"""A position: whatever the log has still. What retention removed before is no loss to one who begins (again) there."""
+
+
 class Message(NamedTuple):
     """What is published. `mark` is (name, position): a transport that can, stores it in one commit with the message."""
 
@@ -67,8 +71,8 @@ class Bus(Protocol):
         timeout_s: float = 0.0,
     ) -> Batch:
         """Records of the partitions this member owns in `group`, waiting up to `timeout_s` for the first; joins on the
-        first call. `start` is asked once for each partition newly assigned: the offset to read from, or None for the
-        group's commit, else the earliest there is."""
+        first call. `start` is asked once for each partition newly assigned: the offset to read from, EARLIEST, or None
+        for the group's commit, else the earliest there is."""
 
     def follow(
         self, topic: str, key: str, position: int | None, limit: int = 1000, timeout_s: float = 0.0

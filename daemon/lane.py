@@ -77,24 +77,22 @@ class Lane:
         """One turn; whether there was anything to do. Raises what went wrong, after which the next step starts from what
         is durable."""
         self.last_step_at = self.clock.monotonic()
-        if self._bus is None:
-            self._start()
-        assert self._bus is not None
+        self._last_records = ()
         try:
-            return self._turn(self._bus, now, wait_s)
+            return self._turn(self._bus or self._start(), now, wait_s)
         except BaseException:
             self._drop()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> Bus:
         self.store.reload()
         self._positions = {}
         self._bus = self._connect()
         self._send(self._bus)
+        return self._bus
 
     def _turn(self, bus: Bus, now: float, wait_s: float) -> bool:
         limit = 1 if self._single else LIMIT
-        self._last_records = ()
         batch = bus.poll(self.consumer.topics, self.consumer.name, self.store.position, limit, wait_s)
         self._last_records = batch.records
         now = max(now, self.clock.now()) if batch.records else now
@@ -103,7 +101,7 @@ class Lane:
         self._commit(bus, answers, now)
         self.records += len(batch.records)
         self._failures = 0
-        self._single = max(0, self._single - len(batch.records))
+        self._single = max(0, self._single - len(batch.records)) if batch.records else 0
         return bool(batch.records) or bool(answers)
 
     def _advance(self, batch: Batch) -> None:
@@ -169,11 +167,19 @@ class Lane:
         if len(self._last_records) > 1:
             self._single, self._failures = len(self._last_records), 0
         else:
-            self._set_aside(self._last_records[0], said)
+            self._try_to_set_aside(self._last_records[0], said)
+
+    def _try_to_set_aside(self, record: Record, why: str) -> None:
+        try:
+            self._set_aside(record, why)
+        except Exception as error:  # the disk or the log is away just now: the record fails, and comes here, again
+            self.errors += 1
+            log.warning("%s: could not set a record aside: %s", self.name, error)
+        else:
+            self._failures, self._single = 0, max(0, self._single - 1)
 
     def _set_aside(self, record: Record, why: str) -> None:
         """A record that cannot be folded is kept in dead_letters, and the partition goes on."""
-        self._failures = 0
         self.store.reload()
         bus = self._connect()
         try:

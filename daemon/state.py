@@ -5,93 +5,79 @@ It is a projection of the log: deleting it costs a rebuild, nothing else. A dama
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import msgspec
 
-from ..core.errors import SmartTunerError, Unavailable
+from ..bus.database import Damaged, Form, explained, open_database
+from ..core.errors import Unavailable
 from ..core.ports import Clock, Message, Partition
-from ..core.ulid import ulid
 
-VERSION = 1
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
-_SCHEMA = """
-CREATE TABLE attempts (attempt TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE judge (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE cursor (topic TEXT, partition INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
-CREATE TABLE outbox (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, headers BLOB NOT NULL
-);
-"""
-
-
-class NewerState(SmartTunerError):
-    """state.db was written by a newer Smart Tuner."""
+_FORM = Form(
+    version=1,
+    create="""
+    CREATE TABLE attempts (attempt TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE judge (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE cursor (topic TEXT, partition INTEGER, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)) WITHOUT ROWID;
+    CREATE TABLE outbox (
+      n INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, headers BLOB NOT NULL
+    )""",
+)
 
 
 class State:
-    """One open state.db. Used by its lane's thread; `damaged` is where a broken file was put, if one was found."""
+    """One open state.db, used by its lane's thread. NewerVersion for a file of a newer release; every other trouble is
+    Unavailable. `damaged` is where a broken file was put, if one was found: at opening or under way."""
 
     def __init__(self, path: str, clock: Clock) -> None:
         self.path = path
         self.damaged: str | None = None
+        self._clock = clock
         self._lock = threading.RLock()
-        try:
-            self._db = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error) and "not a database" not in str(error):
-                raise _away(error) from error
-            self.damaged = f"{path}.damaged-{ulid(clock.now())}"
-            self._set_aside(self.damaged)
-            self._db = self._open()
+        self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise NewerState(
-                    f"{self.path}: version {version} was written by a newer Smart Tuner (this one knows {VERSION})",
-                    "start the newer release, or move the file away: it is rebuilt from the log",
-                )
-            if version == 0:
-                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-            elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("database disk image is malformed")
-        except BaseException:
-            db.close()
-            raise
+        db, _, damaged, _ = open_database(self.path, _FORM, self._clock)
+        db.execute("PRAGMA wal_autocheckpoint=1000")  # nobody else folds it in
+        self.damaged = damaged or self.damaged
         return db
 
-    def _set_aside(self, to: str) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            if os.path.exists(self.path + suffix):
-                os.replace(self.path + suffix, to + suffix)
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """Errors of SQLite as Unavailable; a file that turns out to be damaged is opened anew for the next try."""
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                self._roll_back()
+                said = explained(error, self.path)
+                if isinstance(said, Damaged):
+                    self._db.close()
+                    self._db = self._open()
+                    said = Unavailable(said.message, f"kept as {self.damaged}; the daemon rebuilds it from the log")
+                raise said from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written inside becomes visible and durable together, or not at all; Unavailable on a full disk."""
-        with self._lock:
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
                 yield
-                self._db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
+                db.execute("COMMIT")
+            finally:
                 self._roll_back()
-                raise _away(error) from error
-            except BaseException:
-                self._roll_back()
-                raise
 
     def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:  # a damaged file: the connection is closed next
+            pass
 
     def save(self, attempts: Mapping[str, bytes | None], judge: bytes) -> None:
         """Writes the attempts that changed (None forgets one) and the judge's own body."""
@@ -102,9 +88,9 @@ class State:
 
     def load(self) -> tuple[dict[str, bytes], bytes | None]:
         """What was saved last."""
-        with self._lock, closing(self._db.cursor()) as cursor:
-            attempts = dict(cursor.execute("SELECT attempt, body FROM attempts").fetchall())
-            row = cursor.execute("SELECT body FROM judge WHERE name = 'judge'").fetchone()
+        with self._using() as db:
+            attempts = dict(db.execute("SELECT attempt, body FROM attempts").fetchall())
+            row = db.execute("SELECT body FROM judge WHERE name = 'judge'").fetchone()
         return attempts, row[0] if row else None
 
     def advance(self, positions: Mapping[Partition, int]) -> None:
@@ -114,8 +100,8 @@ class State:
 
     def positions(self) -> dict[Partition, int]:
         """The next offsets to read, as committed."""
-        with self._lock:
-            rows = self._db.execute("SELECT topic, partition, next FROM cursor").fetchall()
+        with self._using() as db:
+            rows = db.execute("SELECT topic, partition, next FROM cursor").fetchall()
         return {(topic, partition): position for topic, partition, position in rows}
 
     def add(self, messages: Sequence[Message]) -> None:
@@ -125,8 +111,8 @@ class State:
 
     def unsent(self) -> list[tuple[int, Message]]:
         """What is in the outbox, in order, with its numbers."""
-        with self._lock:
-            rows = self._db.execute("SELECT n, topic, key, body, headers FROM outbox ORDER BY n").fetchall()
+        with self._using() as db:
+            rows = db.execute("SELECT n, topic, key, body, headers FROM outbox ORDER BY n").fetchall()
         return [(n, Message(topic, key, body, _headers.decode(headers))) for n, topic, key, body, headers in rows]
 
     def mark_sent(self, numbers: Sequence[int]) -> None:
@@ -138,9 +124,3 @@ class State:
         """Folds the write-ahead log in and closes."""
         with self._lock:
             self._db.close()
-
-
-def _away(error: sqlite3.Error) -> Unavailable:
-    return Unavailable(
-        f"state.db: {error}", "free space on the disk of the data directory; nothing is lost, the daemon goes on by itself"
-    )

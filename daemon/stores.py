@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..consumers.judge import Judge
 from ..consumers.metrics_store import MetricsStore
-from ..core.ports import Clock, Message, Partition
+from ..core.ports import EARLIEST, Clock, Message, Partition
 from .state import State
 
 SAVE_EVERY_S = 1.0
@@ -24,7 +24,7 @@ class JudgeStore:
         self._wanted: dict[Partition, int] = {}
 
     def position(self, partition: Partition) -> int | None:
-        return self._durable.get(partition)
+        return self._durable.get(partition, EARLIEST)  # not where the group was: the state may be lost and to be rebuilt
 
     def reload(self) -> None:
         self._judge.load(*self._state.load())
@@ -101,7 +101,8 @@ class FilesStore(PlainStore):
         self._store = store
 
     def position(self, partition: Partition) -> int | None:
-        return self._store.position(partition)
+        position = self._store.position(partition)
+        return EARLIEST if position == 0 else position  # nothing is stored yet, or no more: all that the log has is wanted
 
     def reload(self) -> None:
         super().reload()

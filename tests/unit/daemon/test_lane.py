@@ -1,0 +1,269 @@
+"""One lane over a real log and a real state.db: whatever fails, nothing is lost, nothing counts twice, the rest goes on."""
+
+import threading
+
+import msgspec
+import pytest
+from smarttuner.bus.memory import MemoryLog
+from smarttuner.bus.retention import Limits, Retention
+from smarttuner.core.clock import ManualClock
+from smarttuner.core.errors import Unavailable
+from smarttuner.core.events import Notice, decode_as
+from smarttuner.core.ports import DEAD_LETTERS, METRICS, NOTICES, Message
+from smarttuner.daemon.lane import Lane
+from smarttuner.daemon.state import State
+from smarttuner.daemon.stores import JudgeStore
+
+
+class Tally:
+    """Counts bodies and answers each with a line; keeps its state as the judge does. `poison` cannot be folded; a body
+    in `away` is Unavailable once; the one in `last` sets an event."""
+
+    name = "tally"
+    topics = (METRICS,)
+
+    def __init__(self, poison=b"", away=(), answers=True):
+        self.seen, self.poison, self.away, self.answers = {}, poison, set(away), answers
+        self.stopping, self.last = threading.Event(), b""
+
+    def handle(self, records, now):
+        out = []
+        for one in records:
+            self.seen[one.body] = self.seen.get(one.body, 0) + 1  # before it fails: half folded
+            if one.body == self.poison:
+                raise ValueError("cannot be folded")
+            if one.body in self.away:
+                self.away.discard(one.body)
+                raise Unavailable("away", "wait")
+            if one.body == self.last:
+                self.stopping.set()
+            if self.answers:
+                out.append(Message(NOTICES, "k", b"saw " + one.body))
+        return out
+
+    def changes(self):
+        return {"all": msgspec.msgpack.encode(self.seen)}, b""
+
+    def saved(self):
+        pass
+
+    def load(self, attempts, body):
+        self.seen = msgspec.msgpack.decode(attempts["all"], type=dict[bytes, int]) if attempts else {}
+
+
+class Unplugged:
+    """A handle whose publish fails as often as it is told to: before anything is published, or behind the first message."""
+
+    def __init__(self, bus, faults):
+        self._bus, self._faults = bus, faults
+
+    def __getattr__(self, name):
+        return getattr(self._bus, name)
+
+    def publish(self, messages):
+        if self._faults:
+            self._bus.publish(messages[: self._faults.pop()])
+            raise Unavailable("the log is away", "wait")
+        self._bus.publish(messages)
+
+
+class House:
+    """A log, a state.db and a lane; `restart` is a kill: what is not in the files is gone."""
+
+    def __init__(self, folder, consumer=None, log=None):
+        self.clock = ManualClock()
+        self.log = log or MemoryLog(self.clock)
+        self.folder, self.faults = folder, []
+        self.bus = self.log.connect()
+        self.start(consumer or Tally())
+
+    def start(self, consumer):
+        self.consumer = consumer
+        self.state = State(str(self.folder / "state.db"), self.clock)
+        self.store = JudgeStore(consumer, self.state, self.clock)
+        self.lane = Lane(consumer, lambda: Unplugged(self.log.connect(), self.faults), self.store, self.clock)
+
+    def restart(self, consumer=None):
+        self.lane._drop()
+        self.state.close()
+        self.start(consumer or Tally())
+
+    def publish(self, *bodies):
+        self.bus.publish([Message(METRICS, "k", body) for body in bodies])
+
+    def turn(self):
+        try:
+            return self.lane.step(self.clock.now())
+        except Exception as error:
+            self.lane.failed(error)
+            return True
+
+    def settle(self):
+        for _ in range(200):
+            if not self.turn():
+                return
+        raise AssertionError(self.lane.last_error)
+
+    def on(self, topic):
+        records = self.log.connect().follow(topic, "k", 0)[0]
+        return [one.body for one in records]
+
+
+@pytest.fixture
+def house(tmp_path):
+    return House(tmp_path)
+
+
+def once(*bodies):
+    return dict.fromkeys(bodies, 1)
+
+
+def test_what_was_not_published_before_a_kill_is_published_on_the_next_start(house):
+    house.faults = [0]
+    house.publish(b"a", b"b")
+    with pytest.raises(Unavailable):
+        house.lane.step(house.clock.now())
+    assert house.on(NOTICES) == []
+    house.restart()
+    house.settle()
+    assert house.on(NOTICES) == [b"saw a", b"saw b"]
+    assert house.consumer.seen == once(b"a", b"b")
+    assert house.state.unsent() == []
+
+
+def test_an_answer_is_published_once_where_nothing_fails_and_again_where_half_was_out(house):
+    house.faults = [1]
+    house.publish(b"a", b"b")
+    house.settle()
+    assert house.on(NOTICES) == [b"saw a", b"saw a", b"saw b"]
+    house.publish(b"c")
+    house.settle()
+    assert house.on(NOTICES)[3:] == [b"saw c"]
+
+
+def test_an_exception_in_the_middle_of_a_batch_loses_nothing_and_counts_nothing_twice(tmp_path):
+    house = House(tmp_path, Tally(away=[b"b"], answers=False))
+    house.publish(b"a", b"b", b"c")
+    house.settle()
+    assert house.consumer.seen == once(b"a", b"b", b"c")
+    assert (house.lane.errors, house.lane.last_error[:11]) == (1, "Unavailable")
+
+
+def test_what_was_folded_and_not_yet_saved_is_folded_again_after_a_kill(tmp_path):
+    house = House(tmp_path, Tally(answers=False))
+    for body in (b"a", b"b", b"c"):
+        house.publish(body)
+        house.settle()
+    assert house.state.positions() == {(METRICS, 0): 1}  # b and c are not due yet
+    house.restart(Tally(answers=False))
+    house.settle()
+    assert house.consumer.seen == once(b"a", b"b", b"c")
+
+
+def test_a_poisonous_record_is_set_aside_with_its_reason_and_the_rest_goes_on(tmp_path):
+    house = House(tmp_path, Tally(poison=b"p"))
+    house.publish(b"a", b"p", b"b", b"c")
+    house.settle()
+    assert house.consumer.seen == once(b"a", b"b", b"c")
+    (record,) = house.log.connect().follow(DEAD_LETTERS, "k", 0)[0]
+    assert (record.body, dict(record.headers)) == (b"p", {"reason": b"ValueError: cannot be folded", "from": b"metrics/0@1"})
+    assert house.on(NOTICES) == [b"saw a", b"saw b", b"saw c"]
+    assert not house.lane.failing
+
+
+def test_several_poisonous_records_are_each_set_aside_once(tmp_path):
+    house = House(tmp_path, Tally(poison=b"p", answers=False))
+    house.publish(b"p", b"a", b"p", b"p", b"b", b"p")
+    house.settle()
+    assert house.consumer.seen == once(b"a", b"b")
+    assert house.on(DEAD_LETTERS) == [b"p"] * 4
+
+
+def test_a_poisonous_record_stays_set_aside_after_a_kill(tmp_path):
+    house = House(tmp_path, Tally(poison=b"p"))
+    house.publish(b"a", b"p", b"b")
+    house.settle()
+    house.restart(Tally(poison=b"p"))
+    house.settle()
+    assert house.on(DEAD_LETTERS) == [b"p"]
+    assert house.lane.errors == 0
+
+
+def test_a_poisonous_record_is_set_aside_although_the_log_is_away_at_that_moment(tmp_path):
+    house = House(tmp_path, Tally(poison=b"p", answers=False))
+    house.publish(b"p", b"a")
+    house.faults = [0, 0]
+    house.settle()
+    assert house.on(DEAD_LETTERS) == [b"p"]
+    assert house.consumer.seen == once(b"a")
+
+
+def test_what_is_away_is_waited_for_and_never_set_aside(tmp_path):
+    house = House(tmp_path)
+    house.faults = [0] * 20
+    house.publish(b"a", b"b")
+    house.settle()
+    assert house.on(DEAD_LETTERS) == []
+    assert house.lane.errors == 20
+    assert house.on(NOTICES) == [b"saw a", b"saw b"]
+
+
+def test_a_full_disk_is_waited_for_and_loses_nothing(house):
+    house.publish(b"a")
+    house.settle()
+    pages = house.state._db.execute("PRAGMA page_count").fetchone()[0]
+    house.state._db.execute(f"PRAGMA max_page_count={pages}")
+    bodies = [b"%d" % i * 2000 for i in range(10)]
+    house.publish(*bodies)
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="full") as caught:
+            house.lane.step(house.clock.now())
+        house.lane.failed(caught.value)
+    assert "free space" in caught.value.hint
+    house.state._db.execute("PRAGMA max_page_count=100000")
+    house.settle()
+    assert house.consumer.seen == once(b"a", *bodies)
+    assert house.on(NOTICES) == [b"saw a", *(b"saw " + body for body in bodies)]
+    assert house.on(DEAD_LETTERS) == []
+
+
+def test_records_that_retention_took_unread_are_one_alert_with_their_number(tmp_path):
+    clock = ManualClock()
+    small = Limits(max_bytes=4000, max_age_s=1e6, hard_bytes=4000)
+    house = House(tmp_path, Tally(answers=False), MemoryLog(clock, limits=Retention(metrics=small)))
+    house.publish(b"a")
+    house.settle()
+    house.publish(*(b"%04d" % i for i in range(50)))
+    house.settle()
+    records = house.log.connect().follow(NOTICES, "tally", 0)[0]
+    (notice,) = [decode_as(one.body, Notice) for one in records]
+    assert (notice.what, notice.level) == ("fell_off", "alert")
+    assert notice.count == house.lane.fell_off == 51 - len(house.consumer.seen) > 0
+    assert "raise bus.retention" in notice.text
+
+
+def test_a_lane_that_is_stopped_takes_what_is_there_and_makes_it_durable(tmp_path):
+    consumer = Tally(answers=False)
+    house = House(tmp_path, consumer)
+    consumer.last = b"b"
+    house.publish(b"a", b"b")
+    thread = threading.Thread(target=house.lane.run, args=(consumer.stopping,))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    house.state.close()
+    assert State(str(tmp_path / "state.db"), house.clock).positions() == {(METRICS, 0): 2}
+
+
+def test_a_running_lane_outlives_whatever_its_consumer_raises(tmp_path):
+    consumer = Tally(poison=b"p", away=[b"a"], answers=False)
+    house = House(tmp_path, consumer)
+    consumer.last = b"z"
+    house.publish(b"a", b"p", b"z")
+    house.faults = [0]
+    thread = threading.Thread(target=house.lane.run, args=(consumer.stopping, 0.01))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert house.consumer.seen == once(b"a", b"z")
+    assert house.on(DEAD_LETTERS) == [b"p"]
