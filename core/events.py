@@ -25,7 +25,8 @@ Goal = Literal["min", "max"]
 Mode = Literal["act", "observe"]
 Status = Literal["pending", "would", "applied", "refused", "expired", "failed"]
 NotFinite = Literal["NaN", "Infinity", "-Infinity"]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Step = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 def _version() -> int:
@@ -40,7 +41,7 @@ class Series(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     name: Name
-    steps: list[int]
+    steps: list[Step]
     values: list[float | NotFinite]
     times: list[float]
     at: list[Count] | None = None

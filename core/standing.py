@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .events import Decision, LrIntent
+from .events import Decision, LrIntent, decode_as, encode
 from .run import RunRecord
 
 LR_ACTIONS = ("scale-lr", "set-lr", "release-lr")
@@ -24,9 +24,12 @@ FOREVER = float("inf")
 
 
 class _Stored(msgspec.Struct, frozen=True):
-    record: RunRecord
+    """What a person or a job may have put in (tags, config, params) stands as JSON: msgpack has no whole numbers beyond 64
+    bits, and a job's configuration may (a seed, a hash)."""
+
+    record: bytes
     intent: LrIntent
-    pending: dict[str, Decision]
+    pending: dict[str, bytes]
     latches: dict[str, float | str]
     known: list[str]
     sent: list[float]
@@ -56,13 +59,16 @@ class Standing:
     def dump(self) -> dict[str, Any]:
         """The state as plain values (msgpack)."""
         latches: dict[str, float | str] = {key: ("forever" if until == FOREVER else until) for key, until in self.latches.items()}
-        stored = _Stored(self.record, self.intent, self.pending, latches, sorted(self.known), self.sent)
-        plain: dict[str, Any] = msgspec.to_builtins(stored)
+        pending = {key: encode(one) for key, one in self.pending.items()}
+        stored = _Stored(msgspec.json.encode(self.record), self.intent, pending, latches, sorted(self.known), self.sent)
+        plain: dict[str, Any] = msgspec.to_builtins(stored, builtin_types=(bytes,))
         return plain
 
     @classmethod
     def load(cls, plain: dict[str, Any]) -> Standing:
         """The state that `dump` gave."""
         stored = msgspec.convert(plain, _Stored)
+        record = msgspec.json.decode(stored.record, type=RunRecord)
+        pending = {key: decode_as(body, Decision) for key, body in stored.pending.items()}
         latches = {key: (FOREVER if until == "forever" else float(until)) for key, until in stored.latches.items()}
-        return cls(stored.record, stored.intent, dict(stored.pending), latches, set(stored.known), list(stored.sent))
+        return cls(record, stored.intent, pending, latches, set(stored.known), list(stored.sent))

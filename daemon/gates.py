@@ -53,9 +53,8 @@ def rate(per_hour: int | None) -> Gate:
     def limit(decision: Decision, standing: Standing) -> str | None:
         if per_hour is None or decision.by is not None:
             return None
-        recent = [time for time in standing.sent if time > decision.time - HOUR_S]
-        standing.sent[:] = recent
-        return f"limit: {per_hour} decisions an hour (limits.decisions_per_hour)" if len(recent) >= per_hour else None
+        recent = sum(time > decision.time - HOUR_S for time in standing.sent)
+        return f"limit: {per_hour} decisions an hour (limits.decisions_per_hour)" if recent >= per_hour else None
 
     return limit
 
@@ -84,10 +83,10 @@ class Gates:
         if decision.action in LR_ACTIONS:
             try:
                 decision = resolve_lr(decision, standing)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 return msgspec.structs.replace(decision, status="refused", refused_by=f"scope: {error}")
         if decision.by is None:
-            standing.sent.append(decision.time)
+            standing.sent[:] = [*(time for time in standing.sent if time > decision.time - HOUR_S), decision.time]
         return msgspec.structs.replace(decision, status="pending")
 
 
@@ -109,4 +108,7 @@ def _changed(base: LrIntent, decision: Decision) -> LrIntent:
     number = float(decision.params[name])
     if not 0 < number < float("inf"):
         raise ValueError(f"{decision.action} wants a number above 0, not {number:g}")
-    return base.scaled(number) if decision.action == "scale-lr" else base.held(number)
+    changed = base.scaled(number) if decision.action == "scale-lr" else base.held(number)
+    if not 0 < (changed.multiplier if changed.hold is None else changed.hold) < float("inf"):
+        raise ValueError(f"{decision.action} by {number:g} leaves no number above 0 and below infinity")
+    return changed

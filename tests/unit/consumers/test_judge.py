@@ -290,3 +290,27 @@ def test_a_lost_state_is_rebuilt_from_the_log_and_decides_nothing_twice():
     assert one.handle(log.records[-1:], START + 10) == []
     again = answers(run(judge(), log))
     assert [d.id for d in again] == [d.id for d in first]
+
+
+def test_a_configuration_with_numbers_beyond_64_bits_is_no_trouble():
+    log = Log()
+    log.start(tags={"seed": 2**70}, config={"hash": -(2**80)})
+    log.points([2.0] * 5)
+    log.add(CONTROL, Request("req", "r", "checkpoint", "ann", START, {"note": 2**90}))
+    one = judge()
+    run(one, log)
+    bodies, body = one.changes()
+    again = judge()
+    again.load(bodies, body)
+    assert again.attempts["A"].standing.record == one.attempts["A"].standing.record
+    assert again.attempts["A"].standing.pending == one.attempts["A"].standing.pending
+
+
+def test_a_step_beyond_64_bits_is_kept_aside_and_the_rest_goes_on():
+    log = Log()
+    log.start()
+    log.points([2.0], step=2**63, seq=50)
+    log.points([2.0] * 5)
+    out = run(judge(), log)
+    assert len([m for m in out if m.topic == DEAD_LETTERS]) == 1
+    assert len(answers(out)) == 1
