@@ -21,9 +21,19 @@ class Place:
     found_by: str
 
     @property
+    def of_system(self) -> bool:
+        """Whether it is the system service's, which listens under /run for every user of the host."""
+        return self.found_by == "system service" or (self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.exists())
+
+    @property
     def socket(self) -> Path:
         """Where a daemon of this place listens."""
-        return SYSTEM_SOCKET if self.found_by == "system service" else self.folder / "bus.sock"
+        return SYSTEM_SOCKET if self.of_system else self.folder / "bus.sock"
+
+    @property
+    def listener(self) -> str:
+        """The folder of that socket, as bus/query.py and bus/doorbell.py want it."""
+        return str(self.socket.parent)
 
     @property
     def address(self) -> str:

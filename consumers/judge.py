@@ -281,7 +281,7 @@ class Judge:
         """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
         said = attempt.standing.record.said
         for rule in attempt.rules:
-            params = rule.policy.standing_order(attempt.monitor, attempt.goal) if isinstance(rule.policy, KeepsBest) else None
+            params = rule.policy.standing_order(attempt.judged(rule), attempt.goal) if isinstance(rule.policy, KeepsBest) else None
             if params is None or said.keeps_best or rule.mode != "act" or "restore" not in said.allow:
                 continue
             reason = f"{rule.policy.name} restores the best weights by {params['series']} when it ends the run"

@@ -225,7 +225,7 @@ class Host:
             rows.append({
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),
-                "control": record.said.mode if name in attached else "none",
+                "control": record.said.mode if name in attached else "none" if record.over else "waiting",
                 "concurrent": not record.over and live[record.run] > 1,
                 "judged_by": f"{one.monitor} {one.goal}" if judged else None,
                 "not_judged": None if judged else _why_not(one, series),

@@ -76,7 +76,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             attempt=attempt,
             place=place,
             spools=spool_folder(environ),
-            checkpoints=own if place.found_by == "system service" else place.folder,
+            checkpoints=own if place.of_system else place.folder,
             mode="observe" if wanted == "observe" else "act",
             allow=_allow(allow, voice),
             group=_text(group),

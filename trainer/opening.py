@@ -80,7 +80,7 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
         voice.say(_announcement(terms, spool, line.bell, trouble))
         if line.journal is not None:
             _say_owed(terms, spool, clock, voice)
-        if terms.place.found_by == "system service" and line.bell.connected:
+        if terms.place.of_system and line.bell.connected:
             _hand_over_leftovers(terms, voice)
     except Exception as error:  # noqa: BLE001  # the attachment stands: what was left of earlier ones must not end it
         voice.say(f"something left of earlier runs is not dealt with: {described(error)}")
@@ -173,7 +173,7 @@ def _say_owed(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> None:
 
 def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
     """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it."""
-    folder = str(terms.place.socket.parent)
+    folder = terms.place.listener
     hello = {"sdk": SDK, "group": terms.group, "mode": terms.mode}
     try:
         bell = Doorbell.connect(folder, spool, hello, clock)
@@ -186,7 +186,7 @@ def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
 
 def _hand_over_leftovers(terms: Terms, voice: Voice) -> None:
     """A system service cannot look into this user's folder: what dead jobs left there is handed to it."""
-    done, daemon = 0, str(terms.place.socket.parent)
+    done, daemon = 0, terms.place.listener
     for _, path in spool_file.spool_paths(str(terms.spools)):
         opened = spool_file.open_spool(path)
         if opened is None:

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
         here = place(context, data_dir)
         query = {"query": "request", "run": run, "action": action, "params": parameters(action, value), "reason": reason}
-        answer = ask(str(here.folder), query, 10.0)
+        answer = ask(here.listener, query, 10.0)
         if "refused" in answer:
             raise Forbidden(answer["refused"], answer.get("hint", ""))
         if not wait:

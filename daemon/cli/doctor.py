@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+from ...bus.places import Place
 from ...core.errors import CorruptData, SmartTunerError, Unavailable
 from .options import DataDir, Json, given
 
@@ -53,7 +54,7 @@ def examine(data_dir: Path | None) -> Iterator[Finding]:
     yield Finding("ok", f"Python {sys.version.split()[0]} at {sys.executable}")
     yield from _modules()
     for where in list_places(os.environ, data_dir):
-        yield from _folder(where.folder, where.found_by)
+        yield from _folder(where)
     yield from _waiting()
 
 
@@ -68,7 +69,8 @@ def _modules() -> Iterator[Finding]:
         yield Finding("info", f"not installed, needed only for their own parts: {', '.join(absent)}")
 
 
-def _folder(folder: Path, found_by: str) -> Iterator[Finding]:
+def _folder(where: Place) -> Iterator[Finding]:
+    folder, found_by = where.folder, where.found_by
     from ...bus.filesystem import remote
 
     if not folder.exists():
@@ -87,7 +89,7 @@ def _folder(folder: Path, found_by: str) -> Iterator[Finding]:
             "warning", f"{folder}: only {free / 2**20:.0f} MiB free", "free some space; a full disk loses nothing but stops the log"
         )
     yield from _damaged(folder)
-    yield _daemon(folder, found_by)
+    yield _daemon(where)
 
 
 def _damaged(folder: Path) -> Iterator[Finding]:
@@ -98,11 +100,12 @@ def _damaged(folder: Path) -> Iterator[Finding]:
         )
 
 
-def _daemon(folder: Path, found_by: str) -> Finding:
+def _daemon(where: Place) -> Finding:
+    folder, found_by = where.folder, where.found_by
     from ...bus.query import ask
 
     try:
-        found: dict[str, Any] = ask(str(folder), {"query": "status"}, 3.0)
+        found: dict[str, Any] = ask(where.listener, {"query": "status"}, 3.0)
     except Unavailable as error:
         return Finding("info", f"{folder} ({found_by}): no daemon ({error.message})", f"smart-tuner daemon --data-dir {folder}")
     except SmartTunerError as error:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
         here = place(context, data_dir)
         try:
-            found = ask(str(here.folder), {"query": "status"}, 5.0)
+            found = ask(here.listener, {"query": "status"}, 5.0)
         except Unavailable:
             if as_json:
                 print(json.dumps({"daemon": None, "data_dir": str(here.folder), "problems": ["no daemon answers"]}))
