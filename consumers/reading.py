@@ -101,13 +101,13 @@ def _of_newest(table: pa.Table, newest: dict[str, str]) -> pa.Table:
 
 def run_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The attempts in the order in which they started, as JSON shows them: times in RFC 3339, tags and config parsed."""
-    rows = _plain(_rows(data_dir, "runs", RUNS_SCHEMA, _among("run", run)))
+    rows = plain_rows(_rows(data_dir, "runs", RUNS_SCHEMA, _among("run", run)))
     return sorted(rows, key=lambda row: (row["started"] or "", row["attempt"]))
 
 
 def decision_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The decisions in the order in which they were made, as JSON shows them."""
-    rows = _plain(_rows(data_dir, "decisions", DECISIONS_SCHEMA, _among("run", run)))
+    rows = plain_rows(_rows(data_dir, "decisions", DECISIONS_SCHEMA, _among("run", run)))
     return sorted(rows, key=lambda row: (row["time"] or "", row["id"]))
 
 
@@ -134,13 +134,16 @@ def run_names(data_dir: str | os.PathLike[str]) -> list[str]:
     return sorted(names)
 
 
-def _plain(table: pa.Table) -> Iterable[dict[str, Any]]:
+def plain_rows(table: pa.Table) -> Iterable[dict[str, Any]]:
+    """The rows as JSON shows them: times in RFC 3339, JSON texts parsed, numbers that are not finite as words."""
     for row in table.to_pylist():
         for name, value in row.items():
             if isinstance(value, datetime):
                 row[name] = rfc3339(value)
             elif name in _JSON and value is not None:
                 row[name] = msgspec.json.decode(value)
+            elif isinstance(value, float):
+                row[name] = spelled(value)
         yield row
 
 
@@ -151,6 +154,11 @@ def rfc3339(time: datetime) -> str:
     '2026-11-22T07:05:00.000000Z'
     """
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def rfc3339_of(seconds: float) -> str:
+    """Seconds since 1970 as JSON shows them."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
 def spelled(value: float) -> float | str:

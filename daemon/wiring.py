@@ -221,7 +221,7 @@ class Host:
                 key: {"step": last.step, "value": spell(last.value), "time": last.time, "points": last.count}
                 for key, last in list(one.series.items())
             }
-            judged = one.monitor in series and not record.over
+            judged = one.monitor in series
             rows.append({
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),

@@ -3,6 +3,10 @@
 import json
 
 import pytest
+from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.core.clock import ManualClock
+from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, encode
+from smarttuner.core.ports import CONTROL, METRICS, RUNS, Record
 from smarttuner.daemon.cli.main import run
 
 
@@ -69,3 +73,71 @@ def test_a_broken_configuration_is_said_with_its_line(tmp_path, capsys):
 def test_doctor_finds_nothing_wrong_where_nothing_is(tmp_path, capsys):
     assert run(["doctor", "--json", "--data-dir", str(tmp_path / "none")]) == 0
     assert {json.loads(line)["level"] for line in capsys.readouterr().out.splitlines()} <= {"ok", "info"}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A data directory in which a run was stored, without a daemon."""
+    folder = tmp_path / "stored"
+    store = MetricsStore(str(folder), ManualClock())
+    said = Started(user="ann", monitor="val_loss", goal="min")
+    series = [Series("val_loss", [1, 2, 3], [3.0, 2.0, "NaN"], [1.7e9, 1.7e9 + 1, 1.7e9 + 2]), Series("lr", [1], [0.1], [1.7e9])]
+    decision = Decision("d1", "mine", "A", "prune", "patience", "sdk:2", "no better", 1.7e9, 1.7e9 + 600, step=2, status="would")
+    bodies = [
+        (RUNS, RunEvent("mine", "A", "started", 1.7e9, 0, started=said)),
+        (METRICS, MetricChunk("mine", "A", "sdk", 1, series)),
+        (CONTROL, decision),
+        (RUNS, RunEvent("mine", "A", "ended", 1.7e9 + 3, 9, state="finished")),
+    ]
+    store.handle([Record(topic, 0, i, "mine", encode(body), 1.7e9 + i) for i, (topic, body) in enumerate(bodies)], 1.7e9 + 9)
+    store.flush(1.7e9 + 9)
+    return str(folder)
+
+
+def lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_runs_tell_state_last_points_and_judge(stored, capsys):
+    assert run(["runs", "--json", "--data-dir", stored]) == 0
+    (row,) = lines(capsys)
+    assert (row["run"], row["state"], row["user"], row["judged_by"]) == ("mine", "finished", "ann", "val_loss min")
+    assert row["series"]["val_loss"] == {"step": 3, "value": "NaN", "time": "2023-11-14T22:13:22.000000Z"}
+    assert row["last_metric"] == "2023-11-14T22:13:22.000000Z"
+
+
+def test_metrics_of_a_run_as_rows_of_one_series(stored, capsys):
+    assert run(["metrics", "mine", "val_loss", "--last", "2", "--json", "--data-dir", stored]) == 0
+    assert [(row["step"], row["value"]) for row in lines(capsys)] == [(2, 2.0), (3, "NaN")]
+    assert run(["metrics", "mine", "--csv", "--data-dir", stored]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "time,run,attempt,series,step,value,source,seq,partition,offset"
+    assert len(out) == 5
+
+
+def test_decisions_tell_what_would_have_been_done(stored, capsys):
+    assert run(["decisions", "mine", "--would", "--json", "--data-dir", stored]) == 0
+    (row,) = lines(capsys)
+    assert (row["action"], row["status"], row["reason"], row["evidence"]) == ("prune", "would", "no better", {})
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "hint"),
+    [
+        (["metrics", "mime"], 1, "did you mean mine?"),
+        (["runs", "mime"], 1, "did you mean mine?"),
+        (["decisions", "mime"], 1, "did you mean mine?"),
+        (["metrics", "mine", "val_los"], 2, "did you mean val_loss?"),
+    ],
+)
+def test_an_unknown_run_or_series_is_answered_with_the_nearest(stored, capsys, typed, code, hint):
+    assert run([*typed, "--data-dir", stored]) == code
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["runs", "decisions"])
+def test_an_empty_store_says_so_and_is_no_error(tmp_path, capsys, command):
+    assert run([command, "--data-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "yet" in said.err
