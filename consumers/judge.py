@@ -343,6 +343,11 @@ class Judge:
         own = [one for one in self.attempts.values() if one.standing.record.run == run]
         return max(own, key=lambda one: (not one.standing.record.over, one.standing.record.attempt), default=None)
 
+    @property
+    def changed(self) -> int:
+        """How many attempts changed since `saved`."""
+        return len(self._changed)
+
     def changes(self) -> tuple[dict[str, bytes | None], bytes]:
         """What changed since `saved`, as the bytes of each attempt, and the judge's own body."""
         bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in self._changed}

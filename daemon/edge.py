@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from .edge_control import Follower, Placements
 from .edge_line import Line, Listener, Packet, Peer, raise_descriptor_limit
 from .edge_queries import Answer, Queries
 from .edge_stream import PROCESS_GONE, Stream
-from .edge_streams import KEPT, Keeper, StreamLimits, Streams, Surroundings
+from .edge_streams import StreamLimits, Streams, Surroundings
 from .edge_watch import Watch
 
 SCAN_S = 3.0
@@ -58,9 +58,6 @@ class EdgeSettings:
     spool_folders: tuple[str, ...] = ()
     limits: StreamLimits = field(default_factory=StreamLimits)
     partitions: int = 1
-    keeper: Keeper | None = None
-    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Descriptors that the keeper hands back, by name."""
 
 
 def _plain_welcome(_: Peer, __: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -121,6 +118,10 @@ class Edge:
         if not self._thread.is_alive():
             self._watch.close()
 
+    def place_orders(self) -> None:
+        """Puts decisions that are on the log by now onto their jobs' pages, on the caller's thread."""
+        self._follower.look()
+
     def spools(self) -> list[dict[str, Any]]:
         """A row for each attempt whose spool is read."""
         return self._streams.table() if self._thread.is_alive() else []
@@ -134,7 +135,6 @@ class Edge:
         try:
             self._bus = self._log.connect()
             self._streams = self._make_streams()
-            self._take_kept()
         except Unavailable as error:
             self._failure = error
             self._listener.close()
@@ -163,18 +163,8 @@ class Edge:
                 counters=self.counters,
                 limits=self.settings.limits,
                 own_folders=self._own_folders,
-                keeper=self.settings.keeper,
             )
         )
-
-    def _take_kept(self) -> None:
-        for name, descriptors in self.settings.kept.items():
-            if not name.startswith(KEPT):
-                continue
-            try:
-                self._streams.take_kept(descriptors)
-            except (SmartTunerError, OSError):
-                self.counters["spools_unreadable"] += 1
 
     def _drain(self) -> None:
         deadline = self._clock.monotonic() + self._stop_timeout_s

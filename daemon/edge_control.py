@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from ..bus.control_page import PageWriter, order_of
@@ -102,7 +102,8 @@ def ack_message(ack: Ack, mark: tuple[str, int] | None = None) -> Message:
 
 class Follower:
     """A thread that follows `control` and places what is pending. Started again it goes on at its mark; what it meets
-    twice is already on the page, answered, or past its not_after."""
+    twice is already on the page, answered, or past its not_after. Who has just published a decision in this process may
+    call `look`, which saves a wake-up of that thread."""
 
     def __init__(
         self,
@@ -118,6 +119,8 @@ class Follower:
         self._positions = {partition: mark(mark_name(partition)) or 0 for partition in self._keys}
         self._marked = dict(self._positions)
         self._stopping = threading.Event()
+        self._placing = threading.Lock()
+        self._looker: Bus | None = None
         self._thread = threading.Thread(target=self._run, name="edge-control", daemon=True)
 
     def start(self) -> None:
@@ -128,6 +131,22 @@ class Follower:
         """Ends the thread after the decision in hand."""
         self._stopping.set()
         self._thread.join(timeout_s)
+        with self._placing:
+            if self._looker is not None:
+                self._looker.close()
+
+    def look(self) -> None:
+        """Places what has been published, on the caller's thread. From any thread; what fails is left to our own."""
+        with self._placing:
+            if not self._thread.is_alive() or self._stopping.is_set():
+                return
+            try:
+                self._looker = self._looker or self._connect()
+                for partition, key in self._keys.items():
+                    records, position = self._looker.follow(CONTROL, key, self._positions[partition], RECORDS_A_TURN)
+                    self._place(self._looker, partition, records, position)
+            except Unavailable:
+                self._counters["control_unavailable"] += 1
 
     def _run(self) -> None:
         bus: Bus | None = None
@@ -150,13 +169,19 @@ class Follower:
         """Places what came, waiting up to `timeout_s` for it."""
         wait_s = timeout_s / len(self._keys)
         for partition, key in self._keys.items():
-            records, position = bus.follow(CONTROL, key, self._positions[partition], RECORDS_A_TURN, wait_s)
-            acks = [ack for record in records if (ack := self._take(record)) is not None]
-            if acks:
-                mark = (mark_name(partition), position)
-                bus.publish([ack_message(ack) for ack in acks[:-1]] + [ack_message(acks[-1], mark)])
-                self._marked[partition] = position
-            self._positions[partition] = position
+            asked = self._positions[partition]
+            records, position = bus.follow(CONTROL, key, asked, RECORDS_A_TURN, wait_s)
+            with self._placing:
+                if self._positions[partition] == asked:  # else `look` took them meanwhile
+                    self._place(bus, partition, records, position)
+
+    def _place(self, bus: Bus, partition: int, records: Sequence[Record], position: int) -> None:
+        acks = [ack for record in records if (ack := self._take(record)) is not None]
+        if acks:
+            mark = (mark_name(partition), position)
+            bus.publish([ack_message(ack) for ack in acks[:-1]] + [ack_message(acks[-1], mark)])
+            self._marked[partition] = position
+        self._positions[partition] = position
 
     def _take(self, record: Record) -> Ack | None:
         try:

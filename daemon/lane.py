@@ -51,10 +51,24 @@ class Store(Protocol):
 
 
 class Lane:
-    """One consumer, its store and its place on the bus. `connect` gives a fresh handle on the bus."""
+    """One consumer, its store and its place on the bus. `connect` gives a fresh handle on the bus.
 
-    def __init__(self, consumer: Consumer, connect: Callable[[], Bus], store: Store, clock: Clock) -> None:
+    `published` is called when answers have been put on the log. A sink that nobody waits for rests `pause_s` after a batch
+    that took all there was: it then folds many records at once instead of waking for each beside the judge.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        connect: Callable[[], Bus],
+        store: Store,
+        clock: Clock,
+        *,
+        published: Callable[[], None] | None = None,
+        pause_s: float = 0.0,
+    ) -> None:
         self.name = consumer.name
+        self._published, self._pause_s = published, pause_s
         self.consumer, self.store, self.clock = consumer, store, clock
         self._connect = connect
         self._bus: Bus | None = None
@@ -121,6 +135,8 @@ class Lane:
         waiting = self.store.unsent()
         if waiting:
             bus.publish([message for _, message in waiting])
+            if self._published is not None:
+                self._published()
             self.store.mark_sent([number for number, _ in waiting])
 
     def _losses(self, batch: Batch, now: float) -> list[Message]:
@@ -149,6 +165,8 @@ class Lane:
         while not stopping.is_set():
             try:
                 self.step(self.clock.now(), wait_s)
+                if self._pause_s and len(self._last_records) < LIMIT:
+                    stopping.wait(self._pause_s)
             except Exception as error:
                 self.failed(error)
                 stopping.wait(RETRY_S[min(self._failures, len(RETRY_S)) - 1])

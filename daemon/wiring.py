@@ -8,11 +8,11 @@ import pwd
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from .. import __version__
 from ..bus.directory import require_local
+from ..bus.housekeeping import Housekeeper
 from ..bus.local import LocalLog
 from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folder
 from ..bus.retention import DAY_S, Limits, Retention
@@ -32,7 +32,6 @@ from .edge import Edge, EdgeSettings
 from .edge_line import Peer
 from .edge_streams import StreamLimits
 from .lane import Lane
-from .notify import Notifier, kept
 from .rule_book import RuleBook
 from .state import State
 from .stores import FilesStore, JudgeStore, PlainStore
@@ -43,6 +42,7 @@ LOOK_S = 0.5
 DRAIN_S = 10.0
 HARD = 2
 """What a group has not read yet may take this many times bus.retention_bytes before it is removed all the same."""
+SINK_PAUSE_S = 0.1
 LAG_LIMIT = 10_000
 """Records a lane may be behind before status says so."""
 
@@ -53,9 +53,9 @@ class EdgeLane:
 
     name = "edge"
 
-    def __init__(self, make: Callable[[bool], Edge], clock: Clock) -> None:
+    def __init__(self, make: Callable[[], Edge], clock: Clock) -> None:
         self._make, self._clock = make, clock
-        self.edge = make(True)
+        self.edge = make()
         self.last_step_at = clock.monotonic()
 
     def open(self) -> None:
@@ -65,7 +65,7 @@ class EdgeLane:
     def run(self, stopping: threading.Event) -> None:
         """Serves until `stopping` is set; Unavailable when the edge's own thread is gone."""
         if not self.edge.alive:
-            self.edge = self._make(False)
+            self.edge = self._make()
             self.edge.start()
         try:
             while not stopping.wait(LOOK_S):
@@ -79,14 +79,7 @@ class EdgeLane:
 class Host:
     """Everything one daemon is made of, not yet running."""
 
-    def __init__(
-        self,
-        place: Place,
-        loaded: Loaded,
-        environ: Mapping[str, str],
-        clock: Clock | None = None,
-        keeper: Notifier | None = None,
-    ) -> None:
+    def __init__(self, place: Place, loaded: Loaded, environ: Mapping[str, str], clock: Clock | None = None) -> None:
         if place.bus != LOCAL_BUS:
             raise ConfigError(
                 f"the bus {place.bus} is not supported by this release", "leave --bus out: the local log needs no server"
@@ -110,13 +103,26 @@ class Host:
         )
         self.notices = NoticeLog()
         self.lanes = [
-            Lane(self.judge, self.bus.connect, JudgeStore(self.judge, self.state, self.clock), self.clock),
-            Lane(self.store, self.bus.connect, FilesStore(self.store), self.clock),
-            Lane(self.notices, self.bus.connect, PlainStore(), self.clock),
+            Lane(
+                self.judge,
+                self.bus.connect,
+                JudgeStore(self.judge, self.state, self.clock),
+                self.clock,
+                published=lambda: self.edge.edge.place_orders(),
+            ),
+            Lane(
+                self.store,
+                self.bus.connect,
+                FilesStore(self.store),
+                self.clock,
+                pause_s=min(SINK_PAUSE_S, config.store.publish_s / 4),
+            ),
+            Lane(self.notices, self.bus.connect, PlainStore(), self.clock, pause_s=SINK_PAUSE_S),
         ]
-        settings = self._settings(environ, keeper)
-        self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
+        settings = self._settings(environ)
+        self.edge = EdgeLane(lambda: Edge(self.bus, settings, self.clock, self.answer, self.welcome), self.clock)
         self._supervisor: Supervisor | None = None
+        self._keeper = Housekeeper(self.state.fold)
         self._tell_damage()
 
     def watched_by(self, supervisor: Supervisor) -> None:
@@ -128,10 +134,7 @@ class Host:
         """What is supervised, in the order in which it drains."""
         return [self.edge, *self.lanes]
 
-    def _edge(self, settings: EdgeSettings) -> Edge:
-        return Edge(self.bus, settings, self.clock, self.answer, self.welcome)
-
-    def _settings(self, environ: Mapping[str, str], keeper: Notifier | None) -> EdgeSettings:
+    def _settings(self, environ: Mapping[str, str]) -> EdgeSettings:
         """A system service is for every user of the host: its socket lies where all look for it, and all may connect."""
         limits = self.loaded.config.limits
         serves_all = self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.parent.is_dir()
@@ -140,8 +143,6 @@ class Host:
             socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
             socket_mode=0o666 if serves_all else 0o600,
             spool_folders=(str(spool_folder(environ)),),
-            keeper=keeper,
-            kept=kept(environ, os.getpid()),
             limits=StreamLimits(limits.points_per_s, limits.user_points_per_s),
         )
 
@@ -172,6 +173,7 @@ class Host:
         """After the lanes have drained."""
         self._publisher.close()
         self._asked.close()
+        self._keeper.stop()
         self.state.close()
         self.bus.close()
 

@@ -41,6 +41,8 @@ class Tally:
                 out.append(Message(NOTICES, "k", b"saw " + one.body))
         return out
 
+    changed = 1
+
     def changes(self):
         return {"all": msgspec.msgpack.encode(self.seen)}, b""
 

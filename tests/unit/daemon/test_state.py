@@ -12,13 +12,13 @@ from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
 from smarttuner.consumers.rules import Rule
-from smarttuner.core.clock import ManualClock
+from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import Unavailable
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, decode, encode
 from smarttuner.core.ports import CONTROL, METRICS, RUNS, Message
 from smarttuner.daemon.gates import Gates
 from smarttuner.daemon.lane import Lane
-from smarttuner.daemon.state import State
+from smarttuner.daemon.state import FOLD_BYTES, State
 from smarttuner.daemon.stores import JudgeStore
 
 ANSWERS = [Message("control", "k", b"1", (("h", b"x"),)), Message("notices", "k", b"2")]
@@ -200,3 +200,22 @@ def test_a_file_that_is_damaged_under_way_is_moved_aside_and_rebuilt(tmp_path):
     assert after[: len(ids)] == ids
     assert set(after) > set(ids)
     assert house.judge.attempts["A"].windows["val_loss"].points == 12
+
+
+def test_the_write_ahead_log_is_folded_in_beside_the_judge(tmp_path):
+    state = State(str(tmp_path / "state.db"), SystemClock())
+    wal = tmp_path / "state.db-wal"
+    for turn in range(4):
+        with state.transaction():
+            state.save({f"{turn}-{n}": bytes(2000) for n in range(700)}, b"")
+    assert wal.stat().st_size > FOLD_BYTES
+    state.fold()
+    grown = wal.stat().st_size
+    with state.transaction():  # begins the log anew, as all of it is folded in
+        state.save({"last": b"one"}, b"")
+    assert wal.stat().st_size == grown
+    with closing(sqlite3.connect(f"file:{tmp_path}/state.db?immutable=1", uri=True)) as db:  # without the write-ahead log
+        assert db.execute("SELECT count(*) FROM attempts").fetchone()[0] == 2800
+    db.close()
+    assert len(state.load()[0]) == 2801
+    state.close()
