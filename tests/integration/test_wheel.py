@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 
+import msgspec
 import pytest
 from smarttuner.daemon.cli.main import COMMANDS
 
@@ -70,3 +71,21 @@ def test_a_job_attaches_from_the_wheel_without_a_daemon(unpacked, tmp_path):
     assert ran.returncode == 0
     assert "no daemon listens" in ran.stderr
     assert list((tmp_path / "smart-tuner" / "spool").glob("*.spool"))
+
+
+def test_a_base_install_attaches_and_its_command_says_what_to_install(unpacked, tmp_path):
+    """Only msgspec beside the wheel, as `pip install smart-tuner` gives it."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "smarttuner").symlink_to(unpacked / "smarttuner")
+    (site / "msgspec").symlink_to(pathlib.Path(msgspec.__file__).parent)
+    environment = {"PYTHONPATH": str(site), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-S", "-c"]
+    job = "import smarttuner\nwith smarttuner.attach('r') as run:\n    run.log({'x': 1.0})"
+    ran = subprocess.run([*command, job], capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "run r finished" in ran.stderr
+    asked = "from smarttuner.daemon.cli.entry import main; main()"
+    ran = subprocess.run([*command, asked], capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 1
+    assert 'hint: pip install "smart-tuner[daemon]"' in ran.stderr
