@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from .edge_control import Follower, Placements
 from .edge_line import Line, Listener, Packet, Peer, raise_descriptor_limit
 from .edge_queries import Answer, Queries
 from .edge_stream import PROCESS_GONE, Stream
-from .edge_streams import StreamLimits, Streams, Surroundings
+from .edge_streams import KEPT, Keeper, StreamLimits, Streams, Surroundings
 from .edge_watch import Watch
 
 SCAN_S = 3.0
@@ -58,6 +58,9 @@ class EdgeSettings:
     spool_folders: tuple[str, ...] = ()
     limits: StreamLimits = field(default_factory=StreamLimits)
     partitions: int = 1
+    keeper: Keeper | None = None
+    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Descriptors that the keeper hands back, by name."""
 
 
 def _plain_welcome(_: Peer, __: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -135,6 +138,7 @@ class Edge:
         try:
             self._bus = self._log.connect()
             self._streams = self._make_streams()
+            self._take_kept()
         except Unavailable as error:
             self._failure = error
             self._listener.close()
@@ -163,8 +167,18 @@ class Edge:
                 counters=self.counters,
                 limits=self.settings.limits,
                 own_folders=self._own_folders,
+                keeper=self.settings.keeper,
             )
         )
+
+    def _take_kept(self) -> None:
+        for name, descriptors in self.settings.kept.items():
+            if not name.startswith(KEPT):
+                continue
+            try:
+                self._streams.take_kept(descriptors)
+            except (SmartTunerError, OSError):
+                self.counters["spools_unreadable"] += 1
 
     def _drain(self) -> None:
         deadline = self._clock.monotonic() + self._stop_timeout_s

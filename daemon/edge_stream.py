@@ -33,6 +33,7 @@ class Stream:
         self.path: str | None = None
         self.line: Line | None = None
         self.pidfd = -1
+        self.kept = False
         self.committed = self.reader.position
         self.ending = ""
         self.silent_since: float | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..bus.shipper import Shipper, mark_name
+from ..bus.spool_file import is_running
 from ..bus.spool_layout import Truncated
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, Unavailable
@@ -43,6 +44,17 @@ class StreamLimits:
     points_per_s_uid: float = 0.0
 
 
+class Keeper(Protocol):
+    """Who keeps descriptors while this daemon is away (the service manager; see daemon/notify.py)."""
+
+    def keep(self, name: str, fds: Sequence[int]) -> bool: ...
+    def forget(self, name: str) -> bool: ...
+
+
+KEPT = "spool."
+"""The name of an attempt's descriptors at the keeper is this and the attempt."""
+
+
 @dataclass
 class Surroundings:
     """What the streams stand on; all but `placements` belong to the edge's thread."""
@@ -55,6 +67,7 @@ class Surroundings:
     counters: Counter[str]
     limits: StreamLimits = StreamLimits()
     own_folders: tuple[str, ...] = ()
+    keeper: Keeper | None = None
 
 
 class Streams:
@@ -102,6 +115,8 @@ class Streams:
         if pidfd >= 0 and stream.pidfd < 0:
             self.guard(stream, pidfd)
             descriptors.remove(pidfd)
+        if stream.line is None and stream.path is None:
+            self._keep(stream)
         stream.line, line.stream = line, stream
         stream.silent_since, stream.arm_after = None, 0.0
         if stream.ending == HUNG_UP:
@@ -120,6 +135,30 @@ class Streams:
         self._counters["spools_taken"] += 1
         self._voice.refuse(self._around.placements.arrived(attempt, reader.fd))
         return stream
+
+    def _keep(self, stream: Stream) -> None:
+        """A spool that cannot be opened by its path is still there for the daemon after this one."""
+        keeper = self._around.keeper
+        if keeper is not None and not stream.kept:
+            fds = [stream.reader.fd] + ([stream.pidfd] if stream.pidfd >= 0 else [])
+            stream.kept = keeper.keep(KEPT + stream.attempt, fds)
+
+    def take_kept(self, descriptors: Sequence[int]) -> None:
+        """What the keeper had of one attempt: its spool, and its pidfd if it had sent one. Owns the descriptors.
+        CorruptData or Forbidden for what is no spool."""
+        fd, *more = descriptors
+        try:
+            check_descriptor(fd, os.fstat(fd).st_uid, None)
+            stream = self.adopt(SpoolReader(fd), os.fstat(fd).st_uid)
+        except BaseException:
+            for one in descriptors:
+                os.close(one)
+            raise
+        stream.kept = True
+        if more:
+            self.guard(stream, more[0])
+        elif is_running(stream.identity) is False:
+            self.end(stream, PROCESS_GONE)
 
     def guard(self, stream: Stream, pidfd: int) -> None:
         """`pidfd` (owned from now on) says when the attempt's process ends."""
@@ -316,6 +355,8 @@ class Streams:
         if self._streams.get(stream.attempt) is stream:
             del self._streams[stream.attempt]
         acks = self._around.placements.left(stream.attempt, over)
+        if over and stream.kept and self._around.keeper is not None:
+            self._around.keeper.forget(KEPT + stream.attempt)
         if stream.pidfd >= 0:
             self._watch.forget(stream.pidfd)
         if stream.line is not None:

@@ -8,6 +8,7 @@ import pwd
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import __version__
@@ -32,6 +33,7 @@ from .edge import Edge, EdgeSettings
 from .edge_line import Peer
 from .edge_streams import StreamLimits
 from .lane import Lane
+from .notify import Notifier, kept
 from .rule_book import RuleBook
 from .state import State
 from .stores import FilesStore, JudgeStore, PlainStore
@@ -53,9 +55,9 @@ class EdgeLane:
 
     name = "edge"
 
-    def __init__(self, make: Callable[[], Edge], clock: Clock) -> None:
+    def __init__(self, make: Callable[[bool], Edge], clock: Clock) -> None:
         self._make, self._clock = make, clock
-        self.edge = make()
+        self.edge = make(True)
         self.last_step_at = clock.monotonic()
 
     def open(self) -> None:
@@ -65,7 +67,7 @@ class EdgeLane:
     def run(self, stopping: threading.Event) -> None:
         """Serves until `stopping` is set; Unavailable when the edge's own thread is gone."""
         if not self.edge.alive:
-            self.edge = self._make()
+            self.edge = self._make(False)
             self.edge.start()
         try:
             while not stopping.wait(LOOK_S):
@@ -79,7 +81,14 @@ class EdgeLane:
 class Host:
     """Everything one daemon is made of, not yet running."""
 
-    def __init__(self, place: Place, loaded: Loaded, environ: Mapping[str, str], clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        loaded: Loaded,
+        environ: Mapping[str, str],
+        clock: Clock | None = None,
+        keeper: Notifier | None = None,
+    ) -> None:
         if place.bus != LOCAL_BUS:
             raise ConfigError(
                 f"the bus {place.bus} is not supported by this release", "leave --bus out: the local log needs no server"
@@ -119,8 +128,8 @@ class Host:
             ),
             Lane(self.notices, self.bus.connect, PlainStore(), self.clock, pause_s=SINK_PAUSE_S),
         ]
-        settings = self._settings(environ)
-        self.edge = EdgeLane(lambda: Edge(self.bus, settings, self.clock, self.answer, self.welcome), self.clock)
+        settings = self._settings(environ, keeper)
+        self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
         self._supervisor: Supervisor | None = None
         self._keeper = Housekeeper(self.state.fold)
         self._tell_damage()
@@ -134,7 +143,10 @@ class Host:
         """What is supervised, in the order in which it drains."""
         return [self.edge, *self.lanes]
 
-    def _settings(self, environ: Mapping[str, str]) -> EdgeSettings:
+    def _edge(self, settings: EdgeSettings) -> Edge:
+        return Edge(self.bus, settings, self.clock, self.answer, self.welcome)
+
+    def _settings(self, environ: Mapping[str, str], keeper: Notifier | None) -> EdgeSettings:
         """A system service is for every user of the host: its socket lies where all look for it, and all may connect."""
         limits = self.loaded.config.limits
         serves_all = self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.parent.is_dir()
@@ -143,6 +155,8 @@ class Host:
             socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
             socket_mode=0o666 if serves_all else 0o600,
             spool_folders=(str(spool_folder(environ)),),
+            keeper=keeper,
+            kept=kept(environ, os.getpid()),
             limits=StreamLimits(limits.points_per_s, limits.user_points_per_s),
         )
 

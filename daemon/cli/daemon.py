@@ -43,10 +43,10 @@ def serve(context: typer.Context, config: Path | None, data_dir: Path | None, bu
         logging.warning("%s", warning)
     with Signals() as inbox:
         url = bus or given(context).bus or os.environ.get("SMART_TUNER_BUS") or loaded.config.bus.url
-        host = Host(place(context, data_dir, url), loaded, os.environ)
+        notifier = Notifier.of(os.environ, os.getpid())
+        host = Host(place(context, data_dir, url), loaded, os.environ, keeper=notifier if notifier.listens else None)
         try:
             host.edge.open()
-            notifier = Notifier.of(os.environ, os.getpid())
             supervisor = Supervisor(
                 host.runners, lambda: host.reload(load(config, os.environ, strict=strict)), host.clock, notifier
             )
