@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.events import MetricChunk, Series
+from .arrow_columns import numbers, texts, values_of
 from .parquet_files import METRICS_SCHEMA
 
 Ints = NDArray[np.int64]
@@ -76,15 +77,15 @@ class Block:
         part = slice(first, last)
         used, place = _distinct(self.label[part], len(self.labels))
         labels = [self.labels[i] for i in used.tolist()]
-        texts = {field: _words([getattr(one, field) for one in labels], place) for field in Label._fields}
+        words = {field: _words([getattr(one, field) for one in labels], place) for field in Label._fields}
         columns: dict[str, Any] = {
-            "time": pa.array(self.time[part], pa.timestamp("us", tz="UTC")),
-            "step": self.step[part],
-            "value": self.value[part],
-            "seq": self.seq[part],
-            "partition": np.full(len(place), self.partition, np.int32),
-            "offset": self.offset[part],
-            **texts,
+            "time": numbers(self.time[part], METRICS_SCHEMA.field("time").type),
+            "step": numbers(self.step[part]),
+            "value": numbers(self.value[part]),
+            "seq": numbers(self.seq[part]),
+            "partition": numbers(np.full(len(place), self.partition, np.int32)),
+            "offset": numbers(self.offset[part]),
+            **words,
         }
         return pa.table({name: columns[name] for name in METRICS_SCHEMA.names})
 
@@ -124,7 +125,7 @@ def _words(words: list[str], place: NDArray[Any]) -> pa.DictionaryArray:
     distinct = list(dict.fromkeys(words))
     number = {word: i for i, word in enumerate(distinct)}
     indices = np.array([number[word] for word in words], np.int32)[place]
-    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(distinct, pa.string()))
+    return pa.DictionaryArray.from_arrays(numbers(indices), texts(distinct))
 
 
 def _distinct(label: NDArray[np.int32], size: int) -> tuple[Ints, Ints]:
@@ -143,17 +144,17 @@ def block_of(table: pa.Table, partition: int) -> Block:
     if not len(table):
         return Points(partition).block()
     table = table.unify_dictionaries().combine_chunks()
-    texts = [table.column(field).chunk(0) for field in Label._fields]
+    words = [table.column(field).chunk(0) for field in Label._fields]
     key = np.zeros(len(table), np.int64)
-    for text in texts:
-        if int(key.max()) + 1 > (1 << 62) // len(text.dictionary):
+    for one in words:
+        if int(key.max()) + 1 > (1 << 62) // len(one.dictionary):
             key = np.unique(key, return_inverse=True)[1]
-        key = key * len(text.dictionary) + text.indices.to_numpy(zero_copy_only=False)
+        key = key * len(one.dictionary) + values_of(one.indices)
     _, example, place = np.unique(key, return_index=True, return_inverse=True)
-    labels = [Label(*words) for words in zip(*(text.take(pa.array(example)).to_pylist() for text in texts), strict=True)]
-    numbers = {name: table.column(name).to_numpy() for name in ("step", "value", "seq", "offset")}
-    time = table.column("time").cast(pa.int64()).to_numpy()
-    return Block(labels, place.astype(np.int32), time, partition=partition, **numbers)
+    examples = numbers(example)
+    labels = [Label(*names) for names in zip(*(one.take(examples).to_pylist() for one in words), strict=True)]
+    figures = {name: values_of(table.column(name)) for name in ("time", "step", "value", "seq", "offset")}
+    return Block(labels, place.astype(np.int32), partition=partition, **figures)
 
 
 def joined(first: Block, second: Block) -> Block:

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ..bus.places import find_place
 from ..core.errors import UsageError
-from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
+from .arrow_columns import numbers, rows_of, table_of, texts, values_of
+from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA, visible_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Attempts = Literal["current", "all"]
-_JSON = ("tags", "config", "params", "evidence", "before", "after")
+_JSON = {"tags", "config", "params", "evidence", "before", "after"}
 _ORDER = [("run", "ascending"), ("attempt", "ascending"), ("series", "ascending"), ("step", "ascending"), ("seq", "ascending")]
 
 
@@ -55,70 +57,103 @@ def metric_table(
     series: str | Sequence[str] | None = None,
     attempts: Attempts = "current",
 ) -> pa.Table:
-    """The stored points in METRICS_SCHEMA, sorted; files and row groups that cannot hold them are not read."""
+    """The stored points in METRICS_SCHEMA, sorted."""
     if attempts not in ("current", "all"):
         raise UsageError(f"attempts={attempts!r}", 'write attempts="current" or attempts="all"')
-    wanted = _among("run", run) & _among("series", series)
     newest = _newest_attempts(folder, run) if attempts == "current" else {}
-    if newest and run is not None:
-        wanted &= pc.field("attempt").isin(list(newest.values())) | ~pc.field("run").isin(list(newest))
-    table = _rows(folder, "metrics", METRICS_SCHEMA, wanted)
+    runs, wanted = _listed(run), None
+    if runs is not None and newest.keys() >= set(runs):
+        wanted = [newest[name] for name in runs]
+    table = _rows(folder, "metrics", METRICS_SCHEMA, run=runs, series=_listed(series), attempt=wanted)
     if attempts == "current":
         table = _of_newest(table, newest)
     return table.sort_by(_ORDER)
 
 
-def _among(column: str, names: str | Sequence[str] | None) -> pc.Expression:
-    if names is None:
-        return pc.scalar(True)
-    return pc.field(column) == names if isinstance(names, str) else pc.field(column).isin(list(names))
+def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+    return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _rows(folder: str | os.PathLike[str], name: str, schema: pa.Schema, wanted: pc.Expression | None = None) -> pa.Table:
-    path = Path(folder) / name
-    if not path.is_dir():
-        return schema.empty_table()
-    return ds.dataset(path, schema=schema, format="parquet").to_table(filter=wanted)
+def _rows(
+    folder: str | os.PathLike[str],
+    name: str,
+    schema: pa.Schema,
+    columns: list[str] | None = None,
+    **wanted: list[str] | None,
+) -> pa.Table:
+    """The rows of one of the three folders whose texts are among those wanted. Row groups that cannot hold any are not
+    read. (pyarrow.dataset does the same, and imports pandas: too long for a command.)"""
+    asked = {column: values for column, values in wanted.items() if values is not None}
+    columns = columns or schema.names
+    tables = [table_of([], pa.schema([schema.field(name) for name in columns]))]
+    path = os.path.join(folder, name)
+    for _, _, one in visible_files(path) if os.path.isdir(path) else ():
+        with pq.ParquetFile(one) as file:
+            groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), schema, asked)]
+            table = file.read_row_groups(groups, columns=list({*columns, *asked}))
+        for column, values in asked.items():
+            table = table.filter(pc.is_in(table[column], texts(values)))
+        tables.append(table.select(columns))
+    return pa.concat_tables(tables)
+
+
+def _may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, list[str]]) -> bool:
+    for column, values in asked.items():
+        known = group.column(schema.get_field_index(column)).statistics
+        if known is not None and known.has_min_max and not any(known.min <= value <= known.max for value in values):
+            return False
+    return True
 
 
 def _newest_attempts(folder: str | os.PathLike[str], run: str | Sequence[str] | None) -> dict[str, str]:
     """The newest attempt of each run that `runs/` knows."""
-    table = _rows(folder, "runs", RUNS_SCHEMA, _among("run", run)).select(["run", "attempt_number", "attempt"])
+    table = _rows(folder, "runs", RUNS_SCHEMA, ["run", "attempt_number", "attempt"], run=_listed(run))
     return {row["run"]: row["attempt"] for row in table.sort_by("attempt_number").to_pylist()}
 
 
 def _of_newest(table: pa.Table, newest: dict[str, str]) -> pa.Table:
     """The rows of each run's newest attempt; of a run without events that of the greatest id, for ids sort by time."""
-    pairs = table.group_by(["run", "attempt"]).aggregate([]).to_pylist()
+    _, examples = _kinds(table, ["run", "attempt"])
+    pairs = table.select(["run", "attempt"]).take(numbers(examples)).to_pylist()
     found: dict[str, str] = {}
     for pair in pairs:
         found[pair["run"]] = max(pair["attempt"], found.get(pair["run"], ""))
-    kept = list({**found, **newest}.values())
-    if all(pair["attempt"] in set(kept) for pair in pairs):
+    kept = set({**found, **newest}.values())
+    if all(pair["attempt"] in kept for pair in pairs):
         return table
-    return table.filter(pc.is_in(table["attempt"], pa.array(kept)))
+    return table.filter(pc.is_in(table["attempt"], texts(kept)))
+
+
+def _kinds(table: pa.Table, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row the number of its combination of `columns`, and the last row of each combination."""
+    kind = np.zeros(len(table), np.int64)
+    for column in columns:
+        encoded = table[column].combine_chunks().dictionary_encode()
+        kind = kind * max(1, len(encoded.dictionary)) + values_of(encoded.indices)
+        kind = np.unique(kind, return_inverse=True)[1]
+    last = np.zeros(int(kind.max()) + 1 if len(kind) else 0, np.int64)
+    last[kind] = np.arange(len(kind))  # of several rows of a kind the last one stays
+    return kind, last
 
 
 def run_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The attempts in the order in which they started, as JSON shows them: times in RFC 3339, tags and config parsed."""
-    rows = plain_rows(_rows(data_dir, "runs", RUNS_SCHEMA, _among("run", run)))
+    rows = plain_rows(_rows(data_dir, "runs", RUNS_SCHEMA, run=_listed(run)))
     return sorted(rows, key=lambda row: (row["started"] or "", row["attempt"]))
 
 
 def decision_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The decisions in the order in which they were made, as JSON shows them."""
-    rows = plain_rows(_rows(data_dir, "decisions", DECISIONS_SCHEMA, _among("run", run)))
+    rows = plain_rows(_rows(data_dir, "decisions", DECISIONS_SCHEMA, run=_listed(run)))
     return sorted(rows, key=lambda row: (row["time"] or "", row["id"]))
 
 
 def last_points(data_dir: str | os.PathLike[str], run: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """Of each attempt and series the point that was logged last: {attempt: {series: {step, value, time}}}."""
-    table = _rows(data_dir, "metrics", METRICS_SCHEMA, _among("run", run))
-    table = table.select(["attempt", "series", "step", "value", "time"])
-    last = table.group_by(["attempt", "series"], use_threads=False).aggregate([(c, "last") for c in ("step", "value", "time")])
+    table = _rows(data_dir, "metrics", METRICS_SCHEMA, ["attempt", "series", "step", "value", "time"], run=_listed(run))
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in last.to_pylist():
-        point = {"step": row["step_last"], "value": spelled(row["value_last"]), "time": rfc3339(row["time_last"])}
+    for row in rows_of(table.take(numbers(_kinds(table, ["attempt", "series"])[1]))):
+        point = {"step": row["step"], "value": spelled(row["value"]), "time": rfc3339(row["time"])}
         found.setdefault(row["attempt"], {})[row["series"]] = point
     return found
 
@@ -127,38 +162,36 @@ def run_names(data_dir: str | os.PathLike[str]) -> list[str]:
     """Every run that is stored, also one of which only points arrived."""
     names: set[str] = set()
     for name, schema in (("runs", RUNS_SCHEMA), ("metrics", METRICS_SCHEMA)):
-        path = Path(data_dir) / name
-        if path.is_dir():
-            column = ds.dataset(path, schema=schema, format="parquet").to_table(columns=["run"])["run"]
-            names.update(pc.unique(column).to_pylist())
+        names.update(pc.unique(_rows(data_dir, name, schema, ["run"])["run"]).to_pylist())
     return sorted(names)
 
 
 def plain_rows(table: pa.Table) -> Iterable[dict[str, Any]]:
     """The rows as JSON shows them: times in RFC 3339, JSON texts parsed, numbers that are not finite as words."""
-    for row in table.to_pylist():
-        for name, value in row.items():
-            if isinstance(value, datetime):
-                row[name] = rfc3339(value)
-            elif name in _JSON and value is not None:
-                row[name] = msgspec.json.decode(value)
-            elif isinstance(value, float):
-                row[name] = spelled(value)
+    times = [one.name for one in table.schema if pa.types.is_timestamp(one.type)]
+    figures = [one.name for one in table.schema if pa.types.is_floating(one.type)]
+    for row in rows_of(table):
+        for name in times:
+            row[name] = None if row[name] is None else rfc3339(row[name])
+        for name in _JSON & row.keys():
+            row[name] = None if row[name] is None else msgspec.json.decode(row[name])
+        for name in figures:
+            row[name] = None if row[name] is None else spelled(row[name])
         yield row
 
 
-def rfc3339(time: datetime) -> str:
-    """A time as JSON shows it.
+def rfc3339(time_us: int) -> str:
+    """µs since 1970 as JSON shows them.
 
-    >>> rfc3339(datetime(2026, 11, 22, 7, 5, tzinfo=UTC))
-    '2026-11-22T07:05:00.000000Z'
+    >>> rfc3339(1_700_000_000_000_001)
+    '2023-11-14T22:13:20.000001Z'
     """
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def rfc3339_of(seconds: float) -> str:
     """Seconds since 1970 as JSON shows them."""
-    return rfc3339(datetime.fromtimestamp(seconds, UTC))
+    return rfc3339(round(seconds * 1e6))
 
 
 def spelled(value: float) -> float | str:

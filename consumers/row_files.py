@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import CorruptData
+from .arrow_columns import rows_of, table_of
 from .parquet_files import file_name, on_disk, read_facts, set_aside, verify, visible_files, write_file
 
 MAX_ROWS = 1_000
@@ -82,7 +83,7 @@ class RowFiles:
                 fallen = dict(facts.cursor) if fallen is None else fallen
                 continue
             good.append(start)
-            for name in pq.read_table(path, columns=[self._key], partitioning=None).column(0).to_pylist():
+            for name in _read(path, [self._key]).column(0).to_pylist():
                 self._home[name] = start
         self._begin(good, fallen)
         for start, why in bad.items():
@@ -108,7 +109,7 @@ class RowFiles:
         """The named columns of all rows that are on disk."""
         for number, _, path in visible_files(self._folder):
             if number == self._number:
-                yield from pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+                yield from _read(path, columns).to_pylist()
 
     def __contains__(self, key: str) -> bool:
         return key in self._home
@@ -168,19 +169,22 @@ class RowFiles:
             path = self._path(start)
             with on_disk(path):
                 facts = msgspec.convert(read_facts(path)[0], Facts)
-                table = pq.read_table(path, partitioning=None)
-            columns = [one.cast(pa.int64()) if pa.types.is_timestamp(one.type) else one for one in table.columns]
-            rows = pa.table(columns, names=table.column_names).to_pylist()
-            self._loaded[start] = _File(facts, {row[self._key]: row for row in rows})
+                table = _read(path)
+            self._loaded[start] = _File(facts, {row[self._key]: row for row in rows_of(table)})
         return self._loaded[start]
 
     def _write(self, start: int, cursor: dict[str, int]) -> None:
         file = self._load(start)
         extra = self.extra if start == self._newest else {}
         facts = Facts(cursor, file.facts.seen, extra)
-        table = pa.Table.from_pylist(list(file.rows.values()), schema=self._schema)
+        table = table_of(list(file.rows.values()), self._schema)
         write_file(self._path(start), self._schema, [table], facts)
         file.facts = facts
+
+
+def _read(path: str, columns: list[str] | None = None) -> pa.Table:
+    with pq.ParquetFile(path) as file:  # pq.read_table would import pyarrow.dataset and half a second of other modules
+        return file.read(columns=columns, use_threads=False)
 
 
 def text_bytes(row: Row) -> int:

@@ -1,6 +1,8 @@
 """What people ask of the store, answered from its files alone."""
 
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -88,3 +90,26 @@ def test_the_last_point_is_the_one_logged_last(folder):
 def test_bare_pandas_finds_the_same_rows(folder):
     bare = pd.read_parquet(folder / "metrics", filters=[("run", "==", "r"), ("series", "==", "loss"), ("attempt", "==", "a")])
     assert sorted(bare.value) == sorted(metric_table(folder, "r", "loss")["value"].to_pylist())
+
+
+def test_neither_writing_nor_a_command_that_reads_imports_pandas(tmp_path):
+    """It takes a second and 50 MB; pyarrow imports it by itself in pa.array and pyarrow.dataset."""
+    script = f"""
+import sys, runpy
+from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.consumers.reading import decision_rows, last_points, metric_table, run_names, run_rows
+from smarttuner.core.clock import SystemClock
+from smarttuner.core.events import MetricChunk, RunEvent, Series, encode
+from smarttuner.core.ports import Record
+folder = {str(tmp_path)!r}
+store = MetricsStore(folder, SystemClock(), seal_rows=3)
+for i in range(3):
+    chunk = MetricChunk("r", "a", "sdk", 2 * i, [Series("x", [1, 2], [1.0, 2.0], [0.0, 1.0])])
+    store.handle([Record("metrics", 0, i, "r", encode(chunk), 1.0)], 1.0)
+    store.handle([Record("runs", 0, i, "r", encode(RunEvent("r", f"a{{i}}", "started", 1.0)), 1.0)], 1.0)
+    store.flush(1.0)
+assert len(metric_table(folder, "r", attempts="all")) == 6
+assert last_points(folder) and run_rows(folder) and run_names(folder) and not decision_rows(folder)
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -113,13 +113,13 @@ def test_what_the_job_did_wins_over_a_guess_also_when_it_comes_before_the_decisi
         assert row["refused_by"] == "job: why"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_kills_between_publishes_and_repetitions_give_the_same_tables(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("tables")
     plain, rough = folder / "plain", folder / "rough"
     events = []
-    for i in range(12):
+    for i in range(6):
         events += [(RUNS, started(f"a{i}", run=f"r{i % 3}")), (CONTROL, decision(f"d{i}")), (RUNS, ack(name=f"d{i}"))]
         events.append((RUNS, ended(f"a{i}", run=f"r{i % 3}", state="lost" if i % 2 else "finished")))
     events += [(RUNS, RunEvent("r1", "a1", "note", NOW + 99, 12)), (RUNS, ended("a1", "failed", 13, "r1"))]
