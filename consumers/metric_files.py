@@ -12,11 +12,11 @@ from ..core.ports import METRICS, Clock, Partition, Record
 from .metric_partition import Counts, Facts, MetricPartition, StoredFile, plan
 from .parquet_files import (
     METRICS_SCHEMA,
-    damaged_starts,
     file_name,
     prepare,
     read_facts,
     set_aside,
+    set_aside_before,
     verify,
     visible_files,
     write_file,
@@ -38,6 +38,7 @@ class MetricFiles:
         self._verify_s = verify_s
         self.files: dict[str, StoredFile] = {}
         self._unverified: list[str] = []
+        self._aside: dict[tuple[int, int], list[str]] = {}
         self._partitions: dict[int, MetricPartition] = {}
         self._open()
 
@@ -48,15 +49,22 @@ class MetricFiles:
             if found:
                 self.files[path] = found
         self._verify_newest()
-        damaged = damaged_starts(self.folder)
-        for number in {one.partition for one in self.files.values()} | {number for number, _ in damaged}:
-            self._add(number, {start for n, start in damaged if n == number})
+        self._aside = set_aside_before(self.folder)
+        for number in {one.partition for one in self.files.values()} | {number for number, _ in self._aside}:
+            self._add(number, self._damaged(number))
         if not self.files:  # so that a reader of an empty store finds columns and no rows
             path = os.path.join(self.folder, file_name(0, 0))
             write_file(path, METRICS_SCHEMA, [], Facts(0, 0))
             self.files[path] = StoredFile(path, 0, Facts(0, 0), 0, os.path.getsize(path))
             self._partitions.pop(0, None)
-            self._add(0, {start for n, start in damaged if n == 0})
+            self._add(0, self._damaged(0))
+
+    def _damaged(self, number: int) -> set[int]:
+        return {start for n, start in self._aside if n == number}
+
+    def forget_aside(self, one: StoredFile) -> list[str]:
+        """The hidden paths of what was set aside under a file's name, which are to go with it."""
+        return self._aside.pop((one.partition, one.facts.start), [])
 
     def _look_at(self, path: str, number: int, start: int) -> StoredFile | None:
         try:

@@ -18,7 +18,7 @@ from .decisions_table import DecisionsTable
 from .metric_files import VERIFY_AT_START_S, MetricFiles
 from .metric_partition import Counts
 from .parquet_files import prepare, visible_files
-from .retention import Retention, expire
+from .retention import Expiry, Retention
 from .row_files import RowFiles
 from .runs_table import RunsTable
 
@@ -82,6 +82,7 @@ class MetricsStore:
         """Finds out from the visible files where everything stands."""
         self._torn = False
         self._metrics = MetricFiles(os.path.join(self._folder, "metrics"), self._seal_rows, self._counts, self._clock, verify_s)
+        self._expiry = Expiry(self._metrics, self._retention, self._clock.now())
         self._tables: dict[int, _Tables] = {}
         numbers = {0}
         for name in ("runs", "decisions"):
@@ -96,6 +97,7 @@ class MetricsStore:
         on a full disk is whole and stays."""
         if self._torn:
             self._metrics.close()
+            self._expiry.close()
             self._open(verify_s=0.0)
 
     @contextmanager
@@ -181,7 +183,7 @@ class MetricsStore:
         if now >= self._retention_due:
             self._retention_due = now + RETENTION_EVERY_S
             with self._whole_or_torn():
-                expire(self._metrics, self._retention, now)
+                self._expiry.expire(now)
                 self._metrics.verify_one()
 
     def flush(self, now: float) -> None:

@@ -174,11 +174,14 @@ def set_aside(path: str) -> str:
     return target
 
 
-def damaged_starts(folder: str) -> set[tuple[int, int]]:
-    """(partition, start) of the files that were ever set aside in a folder."""
-    names = (name[len(DAMAGED) :] for name in os.listdir(folder) if name.startswith(DAMAGED))
-    found = (_NAME.match(name) for name in names)
-    return {(int(one[1]), int(one[2])) for one in found if one}
+def set_aside_before(folder: str) -> dict[tuple[int, int], list[str]]:
+    """The hidden paths of the files that were ever set aside in a folder, by (partition, start) of their names."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in os.listdir(folder):
+        parts = _NAME.match(name[len(DAMAGED) :]) if name.startswith(DAMAGED) else None
+        if parts:
+            found.setdefault((int(parts[1]), int(parts[2])), []).append(os.path.join(folder, name))
+    return found
 
 
 def prepare(folder: str) -> int:

@@ -1,7 +1,8 @@
 """Retention of `metrics/`: whole files expire, the oldest first, in two steps that no reader trips over.
 
-First a file is replaced by one without rows; an hour later, when nobody can still hold an old listing of the folder, it is
-unlinked. The newest file of a partition is never unlinked: it says where to go on reading.
+First a file is replaced by one without rows, which a reader that listed the folder before finds still. It is unlinked when
+nobody listed the folder for an hour: a name that disappears between listing and opening is an error in pandas. The newest
+file of a partition stays: it says where to go on reading.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from .folder_watch import FolderWatch
 from .metric_files import MetricFiles
 from .metric_partition import Facts, StoredFile
-from .parquet_files import DAMAGED, METRICS_SCHEMA, on_disk, read_facts, write_file
+from .parquet_files import METRICS_SCHEMA, on_disk, read_facts, write_file
 
-UNLINK_AFTER_S = 3600.0
+QUIET_S = 3600.0
+MAX_EMPTIED = 1_000
+"""Files without rows that are kept for readers at most: a folder that somebody lists all day does not grow for ever."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +31,68 @@ class Retention:
     size_bytes: int | None = None
 
 
-def expire(files: MetricFiles, keep: Retention, now: float) -> None:
-    """Empties what is over the limits and unlinks what was emptied an hour ago. Unavailable where the disk is away."""
-    if keep.age_s is not None:
-        for number in files.numbers:
-            newest = files.by_start(number)[-1:]
-            if newest and newest[0].rows and newest[0].facts.appended < now - keep.age_s:
-                files.partition(number).finish()
-    over = sum(one.size for one in files.files.values()) - (keep.size_bytes if keep.size_bytes is not None else 1 << 62)
-    for one in sorted(files.files.values(), key=lambda one: one.facts.appended):
-        old = keep.age_s is not None and one.facts.appended < now - keep.age_s
-        if one.rows and one.facts.sealed and (old or over > 0):
-            over -= one.size - _empty(files, one, now).size
-    for number in files.numbers:
-        for one in files.by_start(number)[:-1]:
-            if one.rows or not one.facts.sealed or (one.facts.emptied or 0.0) > now - UNLINK_AFTER_S:
-                break  # only from the oldest on, so that no gap opens between files
-            _unlink(files, one)
+class Expiry:
+    """Holds a folder of metrics to its limits."""
 
+    def __init__(self, files: MetricFiles, keep: Retention, now: float) -> None:
+        self._files = files
+        self._keep = keep
+        self._watch = FolderWatch(files.folder)
+        self._last_listed = now
 
-def _empty(files: MetricFiles, one: StoredFile, now: float) -> StoredFile:
-    facts = msgspec.convert(read_facts(one.path)[0], Facts)
-    facts.emptied = now
-    write_file(one.path, METRICS_SCHEMA, [], facts)
-    facts.marks = []
-    files.files[one.path] = StoredFile(one.path, one.partition, facts, 0, os.path.getsize(one.path))
-    files.counts.expired_files += 1
-    return files.files[one.path]
+    def expire(self, now: float) -> None:
+        """Empties what is over the limits and unlinks what was emptied long enough ago. Unavailable where the disk is away."""
+        if self._watch.listed():
+            self._last_listed = now
+        age = self._keep.age_s
+        if age is not None:
+            self._seal_old(now - age)
+        over = sum(one.size for one in self._files.files.values()) - (self._keep.size_bytes or 1 << 62)
+        for one in sorted(self._files.files.values(), key=lambda one: one.facts.appended):
+            old = age is not None and one.facts.appended < now - age
+            if one.rows and one.facts.sealed and (old or over > 0):
+                over -= one.size - self._empty(one, now).size
+        for number in self._files.numbers:
+            self._unlink(number, now)
 
+    def close(self) -> None:
+        """Ends the watch of the folder."""
+        self._watch.close()
 
-def _unlink(files: MetricFiles, one: StoredFile) -> None:
-    folder, name = os.path.split(one.path)
-    with on_disk(one.path):
-        for other in os.listdir(folder):
-            if other.startswith(DAMAGED + name):
-                os.unlink(os.path.join(folder, other))  # first: without its successor it would be read again
-        os.unlink(one.path)
-    del files.files[one.path]
-    files.counts.removed_files += 1
+    def _seal_old(self, before: float) -> None:
+        """A file that grows no more and is too old is sealed, so that it can expire."""
+        for number in self._files.numbers:
+            newest = self._files.by_start(number)[-1:]
+            if newest and newest[0].rows and newest[0].facts.appended < before:
+                self._files.partition(number).finish()
+
+    def _empty(self, one: StoredFile, now: float) -> StoredFile:
+        facts = msgspec.convert(read_facts(one.path)[0], Facts)
+        facts.emptied = now
+        if one is not self._files.by_start(one.partition)[-1]:
+            facts.marks = []  # those of the newest are needed to go on
+        write_file(one.path, METRICS_SCHEMA, [], facts)
+        facts.marks = []
+        emptied = StoredFile(one.path, one.partition, facts, 0, os.path.getsize(one.path))
+        self._files.files[one.path] = emptied
+        self._files.counts.expired_files += 1
+        return emptied
+
+    def _unlink(self, number: int, now: float) -> None:
+        """Only from the oldest on, so that no gap opens between files."""
+        known = self._files.by_start(number)
+        emptied = 0
+        while emptied < len(known) - 1 and known[emptied].facts.sealed and not known[emptied].rows:
+            emptied += 1
+        for i, one in enumerate(known[:emptied]):
+            since = max(one.facts.emptied or 0.0, self._last_listed)
+            if since <= now - QUIET_S or emptied - i > MAX_EMPTIED:
+                self._remove(one)
+
+    def _remove(self, one: StoredFile) -> None:
+        with on_disk(one.path):
+            for other in self._files.forget_aside(one):
+                os.unlink(other)  # first: without its successor it would be read again
+            os.unlink(one.path)
+        del self._files.files[one.path]
+        self._files.counts.removed_files += 1

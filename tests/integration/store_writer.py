@@ -4,7 +4,6 @@ import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import time
 
@@ -88,27 +87,28 @@ def killed(folder: str, kills: int) -> None:
 
 
 def read(folder: str, board: str) -> None:
-    """Writes, publishes, seals and expires until `board` says stop: (rows visible, rows expired, stop) as three numbers.
-    A day of the store's clock passes in about eight seconds, so that what was emptied is unlinked a third of a second later."""
+    """Writes, publishes, seals and expires until told to stop. The board is four numbers: rows visible, rows expired, stop,
+    and reads done by the reader, each of which is 100 s of the store's clock."""
     with open(board, "r+b") as file:
-        told = mmap.mmap(file.fileno(), 24)
+        told = memoryview(mmap.mmap(file.fileno(), 32)).cast("q")
     clock = ManualClock(1e9)
     keep = 3600.0 * 3
     store = MetricsStore(folder, clock, seal_rows=20_000, retention=Retention(age_s=keep))
     appended: list[float] = []
-    while not struct.unpack_from("q", told, 16)[0]:
+    while not told[2]:
         number = len(appended)
         appended.append(clock.now())
         record = Record(METRICS, 0, number, "r", encode(metrics(number)), clock.now())
         store.handle([record], clock.now())
         if number % 7 == 0:
             gone = sum(1 for at in appended if at < clock.now() - keep)
-            struct.pack_into("q", told, 8, gone * POINTS)  # before it happens
+            told[1] = gone * POINTS  # before it happens
             store.flush(clock.now())
             store.tick(clock.now())
-            struct.pack_into("q", told, 0, (number + 1) * POINTS)  # after it happened
-        time.sleep(0.002)
-        clock.turn(0.002 * 10_000)
+            told[0] = (number + 1) * POINTS  # after it happened
+        while number > 300 + 3 * told[3] and not told[2]:  # not ahead of the reader: what it reads stays a fair amount
+            time.sleep(0.001)
+        clock.turn(1e9 + 100.0 * told[3] - clock.now())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers import metric_partition, parquet_files
+from smarttuner.consumers import metric_partition, parquet_files, retention
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.consumers.retention import Retention
 from smarttuner.core.clock import ManualClock
@@ -300,33 +300,52 @@ def test_a_full_disk_loses_nothing_and_it_goes_on_when_there_is_room(tmp_path):
     assert sorted(table(tmp_path).seq.tolist()) == list(range(31_000))
 
 
-def test_old_and_oversized_files_are_emptied_and_an_hour_later_unlinked(tmp_path):
+def test_old_files_are_emptied_and_unlinked_when_nobody_listed_the_folder_for_an_hour(tmp_path):
     store = opened(tmp_path, seal_rows=200, retention=Retention(age_s=1000.0))
     for one in log(70):
         feed(store, [one])
         store.flush(NOW)
     names = sorted(os.listdir(tmp_path / "metrics"))
     store.tick(NOW + 1000 + 100)
-    rows = table(tmp_path)
-    assert rows.offset.min() > 59
     assert sorted(os.listdir(tmp_path / "metrics")) == names
-    store.tick(NOW + 1000 + 100 + 3601)
+    assert table(tmp_path).offset.min() > 59
+    store.tick(NOW + 6000)  # notices the listing just now
+    assert len(names) == len(os.listdir(tmp_path / "metrics"))
     assert table(tmp_path).empty
-    assert len(os.listdir(tmp_path / "metrics")) < len(names)
+    store.tick(NOW + 6100)
+    store.tick(NOW + 6100 + 3500)
+    assert store.counters["removed_files"] == 0
+    store.tick(NOW + 6100 + 3601)
+    assert store.counters["removed_files"] == 3
+    assert len(os.listdir(tmp_path / "metrics")) == 1
     position = store.position((METRICS, 0))
     assert opened(tmp_path).position((METRICS, 0)) == position == 69 * 3 + 1
     feed(store, [record(5000, chunk(10_000))])
     store.flush(NOW)
     assert len(table(tmp_path)) == 10
 
-    small = opened(tmp_path / "b", seal_rows=200, retention=Retention(size_bytes=10_000))
+
+def test_the_oldest_rows_go_when_the_files_are_too_large_together(tmp_path):
+    store = opened(tmp_path, seal_rows=200, retention=Retention(size_bytes=10_000))
     for one in log(100):
-        feed(small, [one])
-        small.flush(NOW)
-    small.tick(NOW)
-    rows = table(tmp_path / "b")
+        feed(store, [one])
+        store.flush(NOW)
+    store.tick(NOW)
+    rows = table(tmp_path)
     assert 0 < len(rows) < 1000
     assert rows.seq.max() == 999
+
+
+def test_emptied_files_are_not_kept_without_limit_for_somebody_who_lists_the_folder_all_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(retention, "MAX_EMPTIED", 2)
+    store = opened(tmp_path, seal_rows=20, retention=Retention(age_s=1000.0))
+    for one in log(12):
+        feed(store, [one])
+        store.flush(NOW)
+    store.tick(NOW + 3000)
+    assert len(table(tmp_path)) == 0
+    assert store.counters["expired_files"] == 6
+    assert len(os.listdir(tmp_path / "metrics")) == 3
 
 
 def test_a_foreign_file_is_not_taken_for_ours(tmp_path):

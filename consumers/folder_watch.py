@@ -1,0 +1,46 @@
+"""Notices when a folder's listing is read: whoever listed it may be about to open any file in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_ACCESS, _ONLY_FOLDERS, _OVERFLOW, _IS_FOLDER = 0x1, 0x01000000, 0x4000, 0x40000000  # inotify(7)
+_EVENT = struct.Struct("iIII")
+
+
+class FolderWatch:
+    """An inotify watch of one folder. Readers on another host are not seen."""
+
+    def __init__(self, folder: str) -> None:
+        self._fd = -1
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if fd < 0:
+            return  # the user's limit of watches is reached: then `listed` cannot tell and says yes
+        if libc.inotify_add_watch(fd, os.fsencode(folder), _ACCESS | _ONLY_FOLDERS) < 0:
+            os.close(fd)
+            return
+        self._fd = fd
+
+    def listed(self) -> bool:
+        """Whether somebody listed the folder since the last call; True where that cannot be known."""
+        found = self._fd < 0
+        while self._fd >= 0:
+            try:
+                data = os.read(self._fd, 1 << 16)
+            except BlockingIOError:
+                break
+            at = 0
+            while at < len(data):
+                _, mask, _, length = _EVENT.unpack_from(data, at)
+                found |= bool(mask & (_OVERFLOW | _IS_FOLDER))
+                at += _EVENT.size + length
+        return found
+
+    def close(self) -> None:
+        """Ends the watch."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
