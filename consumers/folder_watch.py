@@ -14,30 +14,35 @@ class FolderWatch:
     """An inotify watch of one folder. Readers on another host are not seen."""
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._fd = -1
+        self._begin()
+
+    def _begin(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if fd < 0:
-            return  # the user's limit of watches is reached: then `listed` cannot tell and says yes
-        if libc.inotify_add_watch(fd, os.fsencode(folder), _ACCESS | _ONLY_FOLDERS) < 0:
+        if fd >= 0 and libc.inotify_add_watch(fd, os.fsencode(self._folder), _ACCESS | _ONLY_FOLDERS) < 0:
             os.close(fd)
-            return
+            fd = -1
         self._fd = fd
 
     def listed(self) -> bool:
-        """Whether somebody listed the folder since the last call; True where that cannot be known."""
-        found = self._fd < 0
-        while self._fd >= 0:
+        """Whether somebody listed the folder since the last call; True where that cannot be known, as when the user has no
+        watch left (fs.inotify.max_user_instances)."""
+        if self._fd < 0:
+            self._begin()
+            return True
+        found = False
+        while True:
             try:
                 data = os.read(self._fd, 1 << 16)
             except BlockingIOError:
-                break
+                return found
             at = 0
             while at < len(data):
                 _, mask, _, length = _EVENT.unpack_from(data, at)
                 found |= bool(mask & (_OVERFLOW | _IS_FOLDER))
                 at += _EVENT.size + length
-        return found
 
     def close(self) -> None:
         """Ends the watch."""
