@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import weakref
 
 _ACCESS, _ONLY_FOLDERS, _OVERFLOW, _IS_FOLDER = 0x1, 0x01000000, 0x4000, 0x40000000  # inotify(7)
 _EVENT = struct.Struct("iIII")
@@ -25,6 +26,7 @@ class FolderWatch:
             os.close(fd)
             fd = -1
         self._fd = fd
+        self._closing = weakref.finalize(self, os.close, fd) if fd >= 0 else None  # a user has few of them
 
     def listed(self) -> bool:
         """Whether somebody listed the folder since the last call; True where that cannot be known, as when the user has no
@@ -46,6 +48,6 @@ class FolderWatch:
 
     def close(self) -> None:
         """Ends the watch."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._closing is not None:
+            self._closing()
+            self._fd, self._closing = -1, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -267,13 +268,14 @@ class GrowingFile:
         self._metadata: pq.FileMetaData | None = None
         self._end = 4  # behind the magic bytes that open every file
         self._source = -1
+        self._closing: weakref.finalize[[int], GrowingFile] | None = None
 
     @classmethod
     def resume(cls, path: str, schema: pa.Schema) -> GrowingFile:
         """Goes on with a file that is there; all its rows count as frozen."""
         one = cls(path, schema)
         with on_disk(path):
-            one._source = os.open(path, os.O_RDONLY)
+            one._hold(os.open(path, os.O_RDONLY))
             one._metadata = pq.read_metadata(path)
             one._end = _footer_start(one._source)
         one.rows = one._metadata.num_rows
@@ -307,7 +309,7 @@ class GrowingFile:
                 os.close(fd)
             raise
         self.close()
-        self._source = fd
+        self._hold(fd)
         if freeze:
             self._metadata, self._end, self.rows = whole, end, whole.num_rows
 
@@ -323,9 +325,13 @@ class GrowingFile:
 
     def close(self) -> None:
         """Lets the descriptor go; the file stays as it is."""
-        if self._source >= 0:
-            os.close(self._source)
-            self._source = -1
+        if self._closing is not None:
+            self._closing()
+            self._source, self._closing = -1, None
+
+    def _hold(self, fd: int) -> None:
+        self._source = fd
+        self._closing = weakref.finalize(self, os.close, fd)
 
 
 def _footer_start(fd: int) -> int:

@@ -1,5 +1,6 @@
 """Everything that was on the bus stands in the files once, whatever was repeated, killed or damaged in between."""
 
+import gc
 import os
 import resource
 
@@ -371,3 +372,17 @@ def test_after_a_step_that_failed_halfway_the_store_goes_on_from_its_files(tmp_p
     feed(store, records)
     store.flush(NOW)
     assert sorted(table(tmp_path).seq.tolist()) == list(range(400))
+
+
+def test_a_store_that_is_forgotten_or_reloaded_leaves_no_descriptor_open(tmp_path):
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(5):
+        store = opened(tmp_path)
+        feed(store, log(i + 2))
+        store.flush(NOW)
+        store._torn = True
+        store.reload()
+    del store
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
