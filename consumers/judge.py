@@ -30,6 +30,7 @@ from ..core.events import (
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.run import RunRecord, fold
 from ..core.standing import FOREVER, LR_ACTIONS, Standing
+from ..core.window import Columns, Window
 from .answers import Answers
 from .attempt import Attempt, Rules
 from .candidates import Candidates, Heap, judge_in_order
@@ -116,7 +117,7 @@ class Judge:
         self._stale[chunk.attempt] += chunk.points()
         for one, positions in chunk.positions():
             if one.steps and one.name in attempt.windows:
-                attempt.windows[one.name].extend(chunk.source, positions, (one.steps, one.values, one.times), record.time)
+                self._extend(attempt.windows[one.name], chunk.source, positions, (one.steps, one.values, one.times), record.time)
 
     def _end_of_stale(self, time: float) -> None:
         if not self._stale:
@@ -153,13 +154,19 @@ class Judge:
         heap: Heap = []
         for (name, series, source), (positions, points, appended) in stretch.take():
             attempt = self.attempts[name]
-            columns = attempt.windows[series].extend(source, positions, points, appended)
+            columns = self._extend(attempt.windows[series], source, positions, points, appended)
             if columns is None:
                 continue
             for number, rule in enumerate(attempt.rules):
                 if attempt.judged(rule) == series:
                     Candidates(attempt, rule, columns, number).push(heap, len(heap))
         judge_in_order(heap, self._fire, self._conclude)
+
+    def _extend(self, window: Window, *points: Any) -> Columns | None:
+        before = window.not_advancing
+        columns = window.extend(*points)
+        self.counters["steps_not_advancing"] += window.not_advancing - before
+        return columns
 
     def _conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> None:
         standing = attempt.standing

@@ -143,9 +143,10 @@ def run_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[d
 
 
 def decision_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
-    """The decisions in the order in which they were made, as JSON shows them."""
+    """The decisions in the order in which they were made, as JSON shows them; those on points that reached the log at once
+    by step."""
     rows = plain_rows(_rows(data_dir, "decisions", DECISIONS_SCHEMA, run=_listed(run)))
-    return sorted(rows, key=lambda row: (row["time"] or "", row["id"]))
+    return sorted(rows, key=lambda row: (row["time"] or "", row["run"], row["attempt"], row["step"] or 0, row["id"]))
 
 
 def last_points(data_dir: str | os.PathLike[str], run: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:

@@ -121,6 +121,10 @@ class RunEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind"
     v: int = msgspec.field(default_factory=_version)
 
 
+LARGEST_LR = 1e30
+"""Of a held rate and of a multiplier: torch divides a rate by bias corrections and raises where a float32 cannot hold it."""
+
+
 class LrIntent(msgspec.Struct, frozen=True):
     """The learning rate that is wanted, as state: `hold` against the schedule if set, else `multiplier` times whatever
     the schedule gives. `revision` counts the changes of one attempt."""

@@ -10,16 +10,23 @@ from typing import Generic, TypeVar
 from .errors import UsageError
 
 T = TypeVar("T")
+MOST_LISTED = 20
+"""A daemon may know thousands of runs."""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or lists what there is.
+    """A hint that names the nearest known word, or lists what there is, at most MOST_LISTED of it.
 
     >>> did_you_mean("patiense", ["patience", "plateau"])
     'did you mean patience?'
+    >>> did_you_mean("x", [f"run{i}" for i in range(1000, 3000)])[-30:]
+    'run1018, run1019 and 1980 more'
     """
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(sorted(known))
+    if near:
+        return f"did you mean {near[0]}?"
+    listed, left = sorted(known)[:MOST_LISTED], len(known) - MOST_LISTED
+    return "known: " + ", ".join(listed) + (f" and {left} more" if left > 0 else "")
 
 
 class Registry(Generic[T]):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..core.events import ACTIONS, Decision, LrIntent, Mode
+from ..core.events import ACTIONS, LARGEST_LR, Decision, LrIntent, Mode
 from ..core.standing import LR_ACTIONS, PERMISSION, Standing
 
 HOUR_S = 3600.0
@@ -109,6 +109,6 @@ def _changed(base: LrIntent, decision: Decision) -> LrIntent:
     if not 0 < number < float("inf"):
         raise ValueError(f"{decision.action} wants a number above 0, not {number:g}")
     changed = base.scaled(number) if decision.action == "scale-lr" else base.held(number)
-    if not 0 < (changed.multiplier if changed.hold is None else changed.hold) < float("inf"):
-        raise ValueError(f"{decision.action} by {number:g} leaves no number above 0 and below infinity")
+    if not 0 < (changed.multiplier if changed.hold is None else changed.hold) <= LARGEST_LR:
+        raise ValueError(f"{decision.action} {number:g} leaves no number above 0 and up to {LARGEST_LR:g}")
     return changed

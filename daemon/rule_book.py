@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from ..consumers.rules import Rule, combined, rules_from_job
 from ..core.errors import UsageError
@@ -14,10 +15,12 @@ log = logging.getLogger("smarttuner.rules")
 
 
 class RuleBook:
-    """The rules of each run: the configuration's, and those that the job states instead."""
+    """The rules of each run: the configuration's, and those that the job states instead. `counters` gets
+    `policies_refused`: attempts that state them wrongly."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, counters: Counter[str] | None = None) -> None:
         self.rules = rules(config)
+        self._counters: Counter[str] = Counter() if counters is None else counters
         self._told: set[str] = set()
 
     def __call__(self, record: RunRecord) -> list[Rule]:
@@ -27,5 +30,6 @@ class RuleBook:
         except UsageError as error:
             if record.attempt not in self._told:
                 self._told.add(record.attempt)
+                self._counters["policies_refused"] += 1
                 log.warning("run %s: the policies it states are not used: %s", record.run, error)
             return list(self.rules)

@@ -102,7 +102,9 @@ class Host:
         self.bus = LocalLog(str(self.folder), self.clock, limits=_retention(config))
         self._publisher, self._asked = self.bus.connect(), self.bus.connect()  # a handle a thread: ours, the queries'
         self.state = State(str(self.folder / "state.db"), self.clock)
-        self.judge = Judge(RuleBook(config), gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
+        self._counters: Counter[str] = Counter()
+        rules = RuleBook(config, self._counters)
+        self.judge = Judge(rules, gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
         self.store = MetricsStore(
             str(self.folder),
             self.clock,
@@ -180,7 +182,8 @@ class Host:
         what is in force."""
         self.loaded = loaded
         config = loaded.config
-        self.judge.adopt(RuleBook(config), gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
+        rules = RuleBook(config, self._counters)
+        self.judge.adopt(rules, gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
         return f"{loaded.path or 'the shipped defaults'} in force"
 
     def close(self) -> None:
@@ -210,6 +213,7 @@ class Host:
         lanes = [self._lane(one, watched.get(one.name)) for one in self.runners]
         counters = {
             **self.bus.counters, **self.edge.edge.counters, **self.store.counters, **self.judge.counters,
+            **self._counters,
             "alerts": self.notices.alerts, "fell_off": sum(one.fell_off for one in self.lanes),
         }  # fmt: skip
         problems = [f"lane {one['name']}: {one['last_error']}" for one in lanes if one["state"] != "running"]

@@ -42,8 +42,8 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     on_decision: Callable[[Answered], object] | None = None,
     resume_from_step: int | None = None,
     total_steps: int | None = None,
-    mode: str = "act",
-    allow: Iterable[str] = ALLOWED,
+    mode: str | None = "act",
+    allow: Iterable[str] | None = ALLOWED,
     best_interval_s: float = 0.0,
     data_dir: str | os.PathLike[str] | None = None,
     bus: str | None = None,
@@ -61,7 +61,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     wanted, run = "act", "unnamed"
     try:
         environ = os.environ
-        wanted = _mode(environ.get("SMART_TUNER_MODE") or mode, voice)
+        wanted = _mode(environ.get("SMART_TUNER_MODE") or ("act" if mode is None else mode), voice)
         run = _name(environ.get("SMART_TUNER_RUN") or name, attempt, voice)
         rank, world_size = step_of(int(environ.get("RANK") or 0)) or 0, int(environ.get("WORLD_SIZE") or 1)
         if wanted == "disabled" or rank > 0:
@@ -82,8 +82,8 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             group=_text(group),
             monitor=_text(monitor),
             goal=_goal(goal, voice),
-            policies={str(key): plain(dict(value)) for key, value in (policies or {}).items()},
-            tags=plain(dict(tags or {})),
+            policies=_named("policies", policies, voice),
+            tags=_named("tags", tags, voice),
             config=_config(config),
             resume_from_step=_whole("resume_from_step", resume_from_step, voice),
             total_steps=_whole("total_steps", total_steps, voice),
@@ -121,7 +121,9 @@ def _name(said: Any, attempt: str, voice: Voice) -> str:
     return made
 
 
-def _allow(said: Iterable[str], voice: Voice) -> tuple[str, ...]:
+def _allow(said: Iterable[str] | None, voice: Voice) -> tuple[str, ...]:
+    if said is None:
+        return ALLOWED
     named = (said,) if isinstance(said, str) else tuple(said)
     for word in named:
         if word not in ALLOWED:
@@ -146,6 +148,17 @@ def _whole(name: str, said: Any, voice: Voice) -> int | None:
 
 def _text(said: Any) -> str | None:
     return None if said is None else str(said)[:256] or None
+
+
+def _named(argument: str, said: Any, voice: Voice) -> dict[str, Any]:
+    """A mapping; whatever else was given is left out and said, for the metrics matter more than what goes with them."""
+    if said is None:
+        return {}
+    if isinstance(said, Mapping):
+        tree = plain(said)
+        return tree if isinstance(tree, dict) else {}
+    voice.say(f"{argument}= is a dict of names, not {type(said).__name__}: it is left out")
+    return {}
 
 
 def _config(said: Any) -> dict[str, Any]:

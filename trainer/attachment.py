@@ -84,7 +84,7 @@ class Attachment:
             self._logged = step
             if step > intake.highest:
                 if tuple(values) != intake.keys:
-                    intake.turn(values)
+                    values = intake.turn(values)
                 intake.highest = step
             else:
                 intake.advance(values, step)
@@ -132,7 +132,7 @@ class Attachment:
         if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.finish()
         elif isinstance(error, SystemExit):
-            self.end("failed", f"exit code {error.code}")
+            self.end("failed", exited(error.code))
         else:
             self.end("failed", described(error) if error is not None else kind.__name__)
 
@@ -271,6 +271,11 @@ class Attachment:
     def _trouble(self, error: Exception) -> None:
         self.failures += 1
         self._voice.once(f"trouble {type(error).__name__}", f"{described(error)}; the training goes on")
+
+
+def exited(status: Any) -> str:
+    """What sys.exit was given: a code, or a text, which the interpreter prints and makes code 1."""
+    return f"exit code {status}" if isinstance(status, int) else f"exit code 1: {status}"[:300]
 
 
 def described(error: BaseException) -> str:

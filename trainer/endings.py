@@ -9,6 +9,8 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .attachment import exited
+
 if TYPE_CHECKING:
     from .attachment import Attachment
 
@@ -69,7 +71,7 @@ class Endings:
         def leave(status: Any = None, /) -> Any:
             if threading.current_thread() is threading.main_thread():
                 told = {key: one.last_word for key, one in self._open.items()}
-                self._exit = None if status in (None, 0) else (f"exit code {status}"[:300], told)
+                self._exit = None if status in (None, 0) else (exited(status), told)
             chained(status)
 
         sys.exit = leave

@@ -6,13 +6,12 @@ that was there. So schedulers, checkpoints and the script's own logs never see a
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from ..core.events import LrIntent
+from ..core.events import LARGEST_LR, LrIntent
 
 AS_IS = LrIntent()
 NUMBERS = (float, int)
@@ -200,6 +199,6 @@ def _is_rate(lr: Any) -> bool:
 
 
 def sane(intent: LrIntent, min_lr: float) -> bool:
-    """Whether a learning rate intent can be put in force: finite and not negative."""
+    """Whether a learning rate intent can be put in force: not negative, and nothing at which an optimizer raises."""
     numbers = (intent.multiplier, min_lr, 0.0 if intent.hold is None else intent.hold)
-    return all(math.isfinite(number) and number >= 0 for number in numbers)
+    return all(0 <= number <= LARGEST_LR for number in numbers)

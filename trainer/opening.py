@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .. import __version__
@@ -213,7 +214,7 @@ def _announcement(terms: Terms, spool: Spool, bell: Doorbell, trouble: str) -> s
             f"what is logged waits in {spool.path}; start a daemon here: smart-tuner daemon"
         )
     else:
-        where = "" if terms.place.found_by == "own directory" else f" --data-dir {terms.place.folder}"
+        where = "" if terms.place.found_by == "own directory" else f" --data-dir {quote(str(terms.place.folder))}"
         said += f"; {trouble}: what is logged waits in {spool.path}; start one: smart-tuner daemon{where}"
     if not spool.survives_reboot:
         said += "; the spool survives a kill, not a reboot"

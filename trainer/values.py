@@ -12,6 +12,7 @@ from .voice import Voice
 MOST_IN_FLIGHT = 4096
 MOST_SERIES = 20_000
 MOST_SHAPES = 512
+LONGEST = 256
 LOWEST = -(1 << 63) - 1
 
 
@@ -81,7 +82,7 @@ class Intake:
                 copies[name] = self._copy(value)
                 continue
             number = number_of(value)
-            if number is None or not 0 < len(name) <= 256:
+            if number is None or not 0 < len(name) <= LONGEST:
                 self._drop(name, value)
             else:
                 ready[name] = number
@@ -122,10 +123,13 @@ class Intake:
             else:
                 last[name] = step
 
-    def turn(self, names: Mapping[str, Any]) -> None:
-        """Another set of names comes with the steps above all others from now on."""
+    def turn(self, values: Mapping[Any, float]) -> Mapping[str, float]:
+        """Another set of names comes with the steps above all others from now on; `values` under names that can be used."""
+        if not all(isinstance(name, str) and 0 < len(name) <= LONGEST for name in values):
+            values = self.numbers(values, 0, 0.0)  # they are floats: no step or time is noted for a device
         self._shapes[self.keys] = self.highest
-        self.keys = tuple(names)
+        self.keys = tuple(values)
+        return values
 
     def fold(self, most: int = MOST_SHAPES) -> None:
         """Keeps what is remembered of past steps small: one step a series, once there are over `most` sets of names."""
@@ -146,7 +150,11 @@ class Intake:
 
     def _drop(self, name: str, value: Any) -> None:
         self.dropped += 1
-        self._voice.once(f"value {name}", f"{name!r} is no number but {type(value).__name__}: it is dropped, here and from now on")
+        what = (
+            f"is no number but {type(value).__name__}" if 0 < len(name) <= LONGEST else f"is no name of 1 to {LONGEST} characters"
+        )
+        said = name if len(name) <= 64 else name[:61] + "..."
+        self._voice.once(f"value {name}", f"{said!r} {what}: it is dropped, here and from now on")
 
 
 def number_of(value: Any) -> float | None:

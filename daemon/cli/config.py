@@ -24,7 +24,12 @@ Strict = Annotated[bool, typer.Option("--strict", help="What a missing variable 
 
 def register(app: typer.Typer) -> None:
     """Adds `config` to the command line."""
-    app.add_typer(commands, name="config", help="Check, show, write and describe the configuration.")
+    app.add_typer(
+        commands,
+        name="config",
+        help="Check, show, write and describe the configuration.",
+        epilog="Example: smart-tuner config init",
+    )
 
 
 def _load(file: str | None, as_json: bool, strict: bool = False) -> Loaded:

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")],
         action: Annotated[
             str,
-            typer.Argument(metavar="ACTION", help="set-lr V, scale-lr F, release-lr, checkpoint, restore [best|last|STEP], prune"),
+            typer.Argument(metavar="ACTION", help="set-lr V, scale-lr F, release-lr, checkpoint, restore best|last|STEP, prune"),
         ],
         value: Annotated[
             str | None, typer.Argument(metavar="[VALUE]", help="The number of set-lr and scale-lr; what to restore.")
@@ -99,4 +99,5 @@ def say(row: dict[str, Any], as_json: bool) -> None:
     elif row["status"] == "sent":
         print(f"sent: {row['action']} to {row['run']} ({row['id']})")
     else:
-        print(f"{row['status']}: {row['action']} of {row['run']} at step {row.get('applied_step')}")
+        step = row.get("applied_step")
+        print(f"{row['status']}: {row['action']} of {row['run']}" + ("" if step is None else f" at step {step}"))

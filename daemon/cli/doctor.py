@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import typer
@@ -107,7 +108,9 @@ def _daemon(where: Place) -> Finding:
     try:
         found: dict[str, Any] = ask(where.listener, {"query": "status"}, 3.0)
     except Unavailable as error:
-        return Finding("info", f"{folder} ({found_by}): no daemon ({error.message})", f"smart-tuner daemon --data-dir {folder}")
+        return Finding(
+            "info", f"{folder} ({found_by}): no daemon ({error.message})", f"smart-tuner daemon --data-dir {quote(str(folder))}"
+        )
     except SmartTunerError as error:
         return Finding("error", f"{folder}: {error.message}", error.hint)
     trouble = "; ".join(found["problems"])
@@ -138,7 +141,7 @@ def _waiting() -> Iterator[Finding]:
                 yield Finding("warning", f"{path}: {error.message}", "delete it if its run is over")
                 continue
             if waits and behind and not _served(identity.address):
-                hint = f"smart-tuner daemon --data-dir {identity.address}"
+                hint = f"smart-tuner daemon --data-dir {quote(identity.address)}"
                 yield Finding("warning", f"run {identity.run}: {behind} bytes wait in {path}, no daemon reads them", hint)
 
 

@@ -228,6 +228,19 @@ def test_after_a_restore_steps_may_start_again():
     assert one.attempts["A"].windows["val_loss"].not_advancing == 0
 
 
+def test_steps_that_do_not_advance_are_counted_for_status_also_in_a_backlog():
+    log = Log()
+    log.start()
+    log.points([3.0, 2.0, 2.5])
+    log.points([2.0, 2.0], seq=4, step=1)
+    one = judge()
+    run(one, log)
+    assert one.counters["steps_not_advancing"] == 2
+    old = judge()
+    old.handle(log.records, log.records[-1].time + 1e6)
+    assert old.counters["steps_not_advancing"] == 2
+
+
 def test_an_intent_is_inherited_only_by_an_attempt_that_names_its_parent():
     log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
     log.start()

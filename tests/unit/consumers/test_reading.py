@@ -113,3 +113,11 @@ assert last_points(folder) and run_rows(folder) and run_names(folder) and not de
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_decisions_on_points_that_reached_the_log_at_once_stand_by_step(tmp_path):
+    decided = [Decision(name, "r", "a", "scale-lr", "p", "sdk:3", "bad", NOW, NOW, step=s) for name, s in (("a", 20), ("b", 3))]
+    store = MetricsStore(str(tmp_path), ManualClock(NOW))
+    store.handle([Record(CONTROL, 0, i, "r", encode(one), NOW) for i, one in enumerate(decided)], NOW)
+    store.flush(NOW)
+    assert [row["step"] for row in decision_rows(tmp_path)] == [3, 20]

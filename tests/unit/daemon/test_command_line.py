@@ -1,6 +1,7 @@
 """The command line as a person types it: options before and after a command, errors with a hint, exit codes."""
 
 import json
+import shlex
 
 import pytest
 from smarttuner.consumers.metrics_store import MetricsStore
@@ -73,6 +74,14 @@ def test_a_broken_configuration_is_said_with_its_line(tmp_path, capsys):
 def test_doctor_finds_nothing_wrong_where_nothing_is(tmp_path, capsys):
     assert run(["doctor", "--json", "--data-dir", str(tmp_path / "none")]) == 0
     assert {json.loads(line)["level"] for line in capsys.readouterr().out.splitlines()} <= {"ok", "info"}
+
+
+def test_what_doctor_says_to_type_can_be_pasted(tmp_path, capsys):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    run(["doctor", "--json", "--data-dir", str(folder)])
+    hints = [json.loads(line)["hint"] for line in capsys.readouterr().out.splitlines()]
+    assert ["smart-tuner", "daemon", "--data-dir", str(folder)] in [shlex.split(hint) for hint in hints]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The keys that act, each shown by a test that fails when it is ignored: daemon/config_acting.py names them."""
 
+from collections import Counter
+
 import pytest
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.table import decisions
@@ -224,3 +226,12 @@ def test_the_primary_series_is_judged_and_no_other(tmp_path, primary, alerts):
     records = [Record(topic, 0, i, "r", body, 101.0 + i) for i, (topic, body) in enumerate(bodies)]
     events = [decode(one.body) for one in judge.handle(records, 103.0)]
     assert any(isinstance(one, Decision) and one.action == "alert" for one in events) is alerts
+
+
+def test_policies_that_a_job_states_wrongly_are_counted_once_an_attempt(tmp_path):
+    counters = Counter()
+    book = RuleBook(read(tmp_path, ""), counters)
+    for attempt in ("a", "a", "b"):
+        assert book(RunRecord("r", attempt, said=Started(policies={"patienc": {}}))) == book.rules
+    book(RunRecord("r", "c", said=Started(policies={"patience": {"patience": 3}})))
+    assert counters == {"policies_refused": 2}

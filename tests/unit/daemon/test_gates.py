@@ -125,6 +125,7 @@ def test_a_change_of_the_learning_rate_is_resolved_from_what_was_applied_last(ac
         ("scale-lr", {"factor": "Infinity"}),
         ("scale-lr", {"factor": [1]}),
         ("set-lr", {"value": 10**400}),
+        ("set-lr", {"value": 1e300}),
         ("set-lr", {"factor": 0.5}),
     ],
 )
@@ -132,7 +133,7 @@ def test_a_number_that_is_no_learning_rate_is_refused_and_harms_nothing(action, 
     assert said(passed(decision(action, params, by="ann"))) == ("refused", "scope")
 
 
-@pytest.mark.parametrize(("multiplier", "factor"), [(1e300, 1e300), (1e-300, 1e-300)])
+@pytest.mark.parametrize(("multiplier", "factor"), [(1e300, 1e300), (1e-300, 1e-300), (1e20, 1e20)])
 def test_a_learning_rate_that_leaves_all_numbers_is_refused(multiplier, factor):
     stands = standing()
     stands.intent = LrIntent(multiplier)

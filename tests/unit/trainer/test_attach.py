@@ -79,6 +79,33 @@ def test_each_kind_of_number_is_taken_and_the_rest_is_dropped_with_one_warning_a
     run.failures = 0
 
 
+def test_what_cannot_name_a_series_is_called_that_and_not_a_wrong_number(attach, capsys):
+    run = attach()
+    run.log({"": 1.0, "y" * 257: 1.0})
+    said = capsys.readouterr().err
+    assert said.count("is no name of 1 to 256 characters") == 2
+    assert "no number" not in said
+    assert "y" * 65 not in said
+    run.log({"a": 1.0, 7: 2.0, "": 3.0})
+    assert run.host.read().points == [("a", 1, 1.0), ("7", 1, 2.0)]
+    assert run._line.spool.dropped == 0
+
+
+@pytest.mark.parametrize(("argument", "given"), [("tags", ["a", "b"]), ("tags", "a"), ("policies", ["patience"])])
+def test_what_is_no_dict_is_left_out_and_the_run_is_attached_all_the_same(attach, capsys, argument, given):
+    run = attach(**{argument: given})
+    run.log({"a": 1.0})
+    assert len(run.host.read().points) == 1
+    assert getattr(run.host.runs[0].started, argument) == {}
+    assert f"{argument}= is a dict of names, not {type(given).__name__}: it is left out" in capsys.readouterr().err
+
+
+def test_none_stands_for_an_argument_that_was_left_out(attach):
+    run = attach(mode=None, allow=None)
+    (started,) = run.host.read().runs
+    assert (started.started.mode, len(started.started.allow)) == ("act", 4)
+
+
 def test_steps_are_counted_where_they_are_left_out_and_taken_in_any_integral_form(attach, capsys):
     run = attach(resume_from_step=99)
     run.log({"a": 1.0})
@@ -154,7 +181,7 @@ def test_wrong_arguments_are_told_and_never_raised(attach, capsys):
     broken = attach(optimizer="adam")
     assert "optimizer= got a str" in capsys.readouterr().err
     broken.log({"a": 1.0})
-    attach(policies=3)
+    attach(best_interval_s="soon")
     assert "is not attached" in capsys.readouterr().err
 
 
@@ -215,7 +242,7 @@ ENDINGS = {
     "pass": ("finished", None),
     "sys.exit(0)": ("finished", None),
     "sys.exit(3)": ("failed", "exit code 3"),
-    "sys.exit('no data')": ("failed", "exit code no data"),
+    "sys.exit('no data')": ("failed", "exit code 1: no data"),
     "raise ValueError('bad batch')": ("failed", "ValueError: bad batch"),
     "raise KeyboardInterrupt": ("failed", "KeyboardInterrupt"),
     "try: sys.exit(3)\nexcept SystemExit: run.log({'a': 2.0})": ("finished", None),
