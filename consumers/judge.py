@@ -115,8 +115,8 @@ class Judge:
         attempt = self._attempt(chunk, record.time)
         attempt.note(chunk)
         self._stale[chunk.attempt] += chunk.points()
-        for one, positions in chunk.positions():
-            if one.steps and one.name in attempt.windows:
+        for one, positions in chunk.positions(attempt.windows):
+            if one.steps:
                 self._extend(attempt.windows[one.name], chunk.source, positions, (one.steps, one.values, one.times), record.time)
 
     def _end_of_stale(self, time: float) -> None:
@@ -143,8 +143,8 @@ class Judge:
         if attempt.standing.record.over:
             self.counters["points_after_end"] += chunk.points()
             return
-        for one, positions in chunk.positions():
-            if one.steps and one.name in attempt.windows:
+        for one, positions in chunk.positions(attempt.windows):
+            if one.steps:
                 stretch.add((chunk.attempt, one.name, chunk.source), positions, one, record.time)
 
     # -- judging ---------------------------------------------------------------------------------------------------

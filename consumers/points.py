@@ -249,7 +249,7 @@ class Points:
         if first <= seen:
             skipped = min(len(steps), seen + 1 - seq) if at is None else bisect_right(at, seen - seq)
             steps, values, times = steps[skipped:], values[skipped:], times[skipped:]
-        self._seq.extend(range(seq + skipped, seq + skipped + len(steps)) if at is None else [seq + i for i in at[skipped:]])
+        self._seq.extend(range(seq + skipped, seq + skipped + len(steps)) if at is None else map(seq.__add__, at[skipped:]))
         self._step.extend(steps)
         self._time.extend(times)
         try:

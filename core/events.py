@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from operator import lt
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -59,14 +60,15 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
     group: str | None = None
     v: int = msgspec.field(default_factory=_version)
 
-    def positions(self) -> Iterator[tuple[Series, list[int]]]:
-        """Each series with the positions of its points in the source."""
+    def positions(self, of: Container[str] | None = None) -> Iterator[tuple[Series, list[int]]]:
+        """Each series (or those named in `of`) with the positions of its points in the source."""
         following = self.seq
         for one in self.series:
-            if one.at is None:
-                yield one, list(range(following, following + len(one.steps)))
-            else:
-                yield one, [self.seq + offset for offset in one.at]
+            if of is None or one.name in of:
+                if one.at is None:
+                    yield one, list(range(following, following + len(one.steps)))
+                else:
+                    yield one, list(map(self.seq.__add__, one.at))
             following += len(one.steps)
 
     def points(self) -> int:
@@ -362,7 +364,7 @@ def _check(chunk: MetricChunk) -> None:
     for one in chunk.series:
         if not len(one.steps) == len(one.values) == len(one.times):
             raise CorruptData(f"series {one.name!r}: columns of unequal length", "give each point a step, a value and a time")
-        if one.at is not None and (len(one.at) != len(one.steps) or any(b <= a for a, b in zip(one.at, one.at[1:], strict=False))):
+        if one.at is not None and (len(one.at) != len(one.steps) or not all(map(lt, one.at, one.at[1:]))):
             raise CorruptData(
                 f"series {one.name!r}: `at` must rise strictly, one for each point", "leave `at` out to number points in order"
             )
