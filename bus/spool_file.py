@@ -139,19 +139,25 @@ def spool_paths(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def open_spool(path: str) -> tuple[int, Identity] | None:
-    """A descriptor, which the caller closes, and the identity of this user's spool at `path`; None if it is none."""
+    """As `opened_spool`; None where it raises."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+        return opened_spool(path)
+    except (CorruptData, OSError):
         return None
+
+
+def opened_spool(path: str) -> tuple[int, Identity]:
+    """A descriptor, which the caller closes, and the identity of this user's spool at `path`; OSError or CorruptData with
+    the reason if it is none."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         told = os.fstat(fd)
         if not stat.S_ISREG(told.st_mode) or told.st_uid != os.geteuid():
-            raise CorruptData("not a file of this user")
+            raise CorruptData("not a file of this user", "delete it if Smart Tuner's folder holds it")
         identity, _ = decode_header(os.pread(fd, HEADER_BYTES, 0), told.st_size)
-    except (CorruptData, OSError):
+    except BaseException:
         os.close(fd)
-        return None
+        raise
     return fd, identity
 
 

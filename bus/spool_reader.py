@@ -52,6 +52,7 @@ MAX_DAMAGES = 16
 """Places of one spool that may be damaged before it is given up."""
 MAX_ROWS_POINTS = 2500
 _FAR = 1 << 62
+_PLAUSIBLE = 1 << 48
 
 
 class Rows(NamedTuple):
@@ -125,8 +126,9 @@ class SpoolReader:
 
     @property
     def dropped(self) -> int:
-        """Points the job found no room for."""
-        return self.word(WORD_DROPPED)
+        """Points the job found no room for; 0 for a number that no job counts to: the word was overwritten."""
+        count = self.word(WORD_DROPPED)
+        return count if count < _PLAUSIBLE else 0
 
     @property
     def refused(self) -> int:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..bus import daemon_socket
 from ..bus.directory import DirectoryLock
 from ..bus.process import pid_started
-from ..bus.spool_file import is_running, memory_folder, open_spool, spool_paths
+from ..bus.spool_file import is_running, memory_folder, opened_spool, spool_paths
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, SmartTunerError, Unavailable
 from ..core.ports import Bus, Clock
@@ -299,14 +299,13 @@ class Edge:
                 if attempt not in self._streams:
                     try:
                         self._take_path(path)
-                    except (SmartTunerError, OSError):
-                        self.counters["spools_unreadable"] += 1
+                    except FileNotFoundError:  # its own job has just unlinked it
+                        pass
+                    except (SmartTunerError, OSError) as error:
+                        self._streams.cannot_read(path, error)
 
     def _take_path(self, path: str) -> None:
-        found = open_spool(path)
-        if found is None:
-            return
-        fd, identity = found
+        fd, identity = opened_spool(path)
         running = is_running(identity)
         try:
             reader = SpoolReader(fd)

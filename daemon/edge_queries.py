@@ -52,12 +52,19 @@ class Queries:
         while (found := self._waiting.get()) is not None:
             line, query = found
             self._counters["queries"] += 1
-            self._send(line, self._answered(query, line.peer))
+            try:
+                self._send(line, self._answered(query, line.peer))
+            except Exception:  # an answer that cannot be encoded is not the end of all answers
+                self._counters["faults"] += 1
+                log.exception("a question's fault")
 
     def _answered(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
         try:
-            return self._answer(query, peer)
+            answer = self._answer(query, peer)
+            self._counters["queries_refused"] += "refused" in answer
+            return answer
         except SmartTunerError as error:
+            self._counters["queries_refused"] += 1
             return {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         except Exception as error:  # one question's fault is not the others'
             self._counters["faults"] += 1

@@ -206,6 +206,7 @@ class Streams:
         self._publish(messages, taken)
 
     def _read(self, stream: Stream, now: float) -> list[Message]:
+        strange = stream.shipper.strange_events
         try:
             return stream.read(now)
         except CorruptData as error:
@@ -213,13 +214,22 @@ class Streams:
         except Exception as error:  # one spool's fault is not the others'
             log.exception("a spool's fault")
             self._damaged(stream, error, True)
+        finally:
+            if stream.shipper.strange_events > strange:
+                self._counters["events_strange"] += stream.shipper.strange_events - strange
+                self._voice.tell("events_strange", "its spool holds events that are none, or another attempt's: left out", stream)
         return []
 
     def _damaged(self, stream: Stream, error: Exception, for_good: bool) -> None:
         """Counts and tells; `for_good`: nothing more is read of it, but its process is watched on."""
         self._counters["spools_damaged"] += 1
         stream.reader.broken = for_good
-        self._voice.tell("spool_damaged", f"{stream.run}: {error}", stream)
+        self._voice.tell("spool_damaged", str(error), stream)
+
+    def cannot_read(self, path: str, error: Exception) -> None:
+        """A file among the spools that is none: counted and told once."""
+        if self._voice.warn("spool_unreadable", f"{path}: {error}", path):
+            self._counters["spools_unreadable"] += 1
 
     def _publish(self, messages: list[Message], taken: list[Stream]) -> None:
         try:
@@ -302,7 +312,7 @@ class Streams:
         if dropped > stream.dropped:
             self._counters["points_dropped"] += dropped - stream.dropped
             stream.dropped = dropped
-            self._voice.tell("points_dropped", f"{stream.run}: its spool was full, {dropped} points were dropped so far", stream)
+            self._voice.tell("points_dropped", f"its spool was full, {dropped} points were dropped so far", stream)
 
     # going
 

@@ -34,14 +34,21 @@ class Voice:
 
     def tell(self, what: str, text: str, stream: Stream) -> None:
         """A notice, once an attempt and kind of trouble; the counters tell of the rest."""
-        name = f"{what}:{stream.attempt}"
+        notice = Notice(what, text, self._clock.now(), run=stream.run, attempt=stream.attempt, group=stream.shipper.group)
+        self._once(f"{what}:{stream.attempt}", notice, topic_key(stream.run, stream.shipper.group))
+
+    def warn(self, what: str, text: str, about: str) -> bool:
+        """A notice that is about no attempt, once for each `about`; whether it was the first."""
+        return self._once(f"{what}:{about}", Notice(what, text, self._clock.now()), what)
+
+    def _once(self, name: str, notice: Notice, key: str) -> bool:
         if name in self._told:
-            return
+            return False
         if len(self._told) < MAX_REMEMBERED:
             self._told.add(name)
-        log.warning("%s", text)
-        notice = Notice(what, text, self._clock.now(), run=stream.run, attempt=stream.attempt, group=stream.shipper.group)
         try:
-            self._bus.publish([Message(NOTICES, topic_key(stream.run, stream.shipper.group), encode(notice))])
+            self._bus.publish([Message(NOTICES, key, encode(notice))])  # which the notice log writes down
         except Unavailable:
             self._counters["notices_lost"] += 1
+            log.warning("%s%s", f"{notice.run}: " if notice.run else "", notice.text)
+        return True

@@ -268,7 +268,9 @@ class Host:
 
     def request(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
         """A person's decision, put onto the log as a Request if this person may decide about that run."""
-        run, action = str(query.get("run", "")), str(query.get("action", ""))
+        run, action, params = str(query.get("run", "")), str(query.get("action", "")), query.get("params") or {}
+        if not isinstance(params, dict):
+            raise UsageError(f"params is {params!r}, not an object", 'send {"params": {"factor": 0.5}} for scale-lr')
         attempt = self.judge.current(run)
         if attempt is None:
             known = sorted({one.standing.record.run for one in self.judge.attempts.values()})
@@ -287,7 +289,7 @@ class Host:
             }
         now = self.clock.now()
         request = Request(
-            ulid(now), record.run, action, user, now, dict(query.get("params") or {}), str(query.get("reason") or ""),
+            ulid(now), record.run, action, user, now, params, str(query.get("reason") or ""),
             record.attempt, record.group,
         )  # fmt: skip
         self._asked.publish([Message(CONTROL, topic_key(record.run, record.group), encode(request))])
