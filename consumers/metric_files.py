@@ -128,7 +128,8 @@ class MetricFiles:
 
     def take(self, record: Record) -> None:
         """Folds one record of the metrics topic in."""
-        self.partition(record.partition).take(record)
+        one = self._partitions.get(record.partition) or self._add(record.partition, set())
+        one.take(record)
 
     @property
     def numbers(self) -> list[int]:

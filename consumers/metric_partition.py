@@ -23,7 +23,9 @@ GROUP_ROWS = 65_536
 """Rows that are encoded again at each publish at most; more are frozen into sorted row groups."""
 GROWING_GROUP_ROWS = 16_384
 MAX_SOURCES = 4_096
-"""(attempt, source) pairs whose last positions are remembered, the least recent forgotten first."""
+MAX_MARKS = 50_000
+"""(attempt, source) pairs, and series of them, whose last positions are remembered: the least recent source is forgotten first,
+and what it sent is taken again if it is ever shipped again."""
 
 
 class Facts(msgspec.Struct):
@@ -167,10 +169,12 @@ class MetricPartition:
 
     def take(self, record: Record) -> None:
         """Folds a record in; one that is stored already is skipped, one that holds no metrics is counted."""
-        while self._now.end is not None and record.offset >= self._now.end:
-            self._now.at = self._now.end  # all that the bus still has of the hole was read
+        now = self._now
+        while now.end is not None and record.offset >= now.end:
+            now.at = now.end  # all that the bus still has of the hole was read
             self._finish()
-        if record.offset < self._now.at:
+            now = self._now
+        if record.offset < now.at:
             self._counts.repeated_records += 1
             return
         before = len(self._points)
@@ -188,7 +192,7 @@ class MetricPartition:
         self._counts.points += taken
         self._waiting += taken
         self._appended = record.time
-        self._now.at = record.offset + 1
+        now.at = record.offset + 1
 
     def publish(self) -> None:
         """Makes everything taken visible. Unavailable on a full disk: then nothing changed and it can be tried again."""
@@ -254,6 +258,9 @@ class MetricPartition:
         self._published(frozen + len(block), sealed=True)
 
     def _facts(self, sealed: bool = False) -> Facts:
+        known = sum(map(len, self._marks.values()))
+        while known > MAX_MARKS and len(self._marks) > 1:
+            known -= len(self._marks.pop(next(iter(self._marks))))
         marks = [(*source, {name: mark.last for name, mark in series.items()}) for source, series in self._marks.items()]
         return Facts(self._now.start, self._now.at, sealed, appended=self._appended, marks=marks)
 

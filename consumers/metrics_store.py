@@ -24,7 +24,7 @@ from .runs_table import RunsTable
 
 SEAL_ROWS = 1_000_000
 MAX_WAITING_ROWS = 262_144
-"""Rows in memory at which the store publishes at once: it bounds memory under a backlog."""
+"""Rows in memory at which the store publishes at once, looked at every 16 records: it bounds memory under a backlog."""
 PUBLISH_EVERY_S = 1.0
 PUBLISH_COST = 20.0
 """Publishing may take one part in this many of the time."""
@@ -75,7 +75,7 @@ class MetricsStore:
         self._seal_rows = seal_rows
         self._publish_s = publish_s
         self._counts = Counts()
-        self._due = self._cursor_due = self._retention_due = 0.0
+        self._due = self._cursor_due = self._retention_due = self._flushed = 0.0
         self._open(verify_s=VERIFY_AT_START_S)
 
     def _open(self, verify_s: float) -> None:
@@ -134,11 +134,11 @@ class MetricsStore:
     def handle(self, records: Sequence[Record], now: float) -> list[Message]:
         """Folds records in; what is stored already is skipped. The messages are notices about damaged files."""
         with self._whole_or_torn():
-            for record in records:
+            for number, record in enumerate(records):
                 if record.topic != METRICS:
                     self._fold(record)
                     continue
-                if self._metrics.waiting >= MAX_WAITING_ROWS:
+                if number % 16 == 0 and self._metrics.waiting >= MAX_WAITING_ROWS:
                     self.flush(now)
                 self._metrics.take(record)
         return list(self._told(now))
@@ -178,6 +178,8 @@ class MetricsStore:
     def tick(self, now: float) -> None:
         """Publishes when it is due, and looks after old files now and then."""
         rows = self._metrics.waiting or any(one.waiting for tables in self._tables.values() for one in tables.files)
+        if now < self._flushed:
+            self._due = self._cursor_due = self._retention_due = now  # the clock was put back
         if now >= self._due and (rows or now >= self._cursor_due):
             self.flush(now)
         if now >= self._retention_due:
@@ -198,6 +200,7 @@ class MetricsStore:
         took = self._clock.monotonic() - began
         self._due = now + max(self._publish_s, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
         self._cursor_due = now + CURSOR_EVERY_S
+        self._flushed = now
 
     @property
     def counters(self) -> dict[str, int]:

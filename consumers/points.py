@@ -197,8 +197,10 @@ class Points:
         self.labels, self._marked = [], []
         self._time, self._value = array("d"), array("d")
         self._step, self._seq = array("q"), array("q")
-        # A piece is a stretch of rows with one label and offset: its label, offset, append time and number of rows.
-        self._label, self._offset, self._count, self._appended = array("i"), array("q"), array("q"), array("d")
+        # A piece is the rows of one series of one chunk: its label and number of rows. A chunk: its number of pieces, its
+        # offset and append time.
+        self._label, self._count = array("i"), array("q")
+        self._pieces, self._offset, self._appended = array("q"), array("q"), array("d")
 
     def __len__(self) -> int:
         return len(self._value)
@@ -206,32 +208,39 @@ class Points:
     def add(self, chunk: MetricChunk, marks: dict[str, SeriesMark], offset: int, appended: float) -> int:
         """Takes in what is new of a chunk; how many points were there already. OverflowError for a number that fits in
         no column: then nothing of the chunk was taken."""
-        before, repeated, following = len(self), 0, chunk.seq
-        taken: list[tuple[SeriesMark, int, int]] = []  # mark, its last before, rows
+        before, pieces, repeated, following = len(self._value), len(self._label), 0, chunk.seq
+        undo: list[tuple[SeriesMark, int]] = []
         try:
             for one in chunk.series:
+                count, at = len(one.steps), one.at
                 mark = marks.get(one.name)
                 if mark is None:
                     mark = marks[one.name] = SeriesMark(-1)
-                skipped, last = self._extend(one, following if one.at is None else chunk.seq, mark.last)
-                following += len(one.steps)
+                seen = mark.last
+                if count == 1:
+                    skipped = self._append(one, following if at is None else chunk.seq + at[0], mark)
+                elif count:
+                    skipped = self._extend(one, following if at is None else chunk.seq, mark)
+                else:
+                    continue
+                following += count
                 repeated += skipped
-                if len(one.steps) > skipped:
-                    taken.append((mark, mark.last, len(one.steps) - skipped))
-                    mark.last = last
+                if count > skipped:
+                    undo.append((mark, seen))
                     if mark.label < 0:
                         self._name(mark, Label(chunk.run, one.name, chunk.attempt, chunk.source))
-        except (OverflowError, ValueError):
+                    self._label.append(mark.label)
+                    self._count.append(count - skipped)
+        except OverflowError:
             for column in (self._time, self._value, self._step, self._seq):
                 del column[before:]
-            for mark, last, _ in reversed(taken):
-                mark.last = last
+            del self._label[pieces:], self._count[pieces:]
+            for mark, seen in reversed(undo):
+                mark.last = seen
             raise OverflowError("a step or position is no 64-bit number") from None
-        for mark, _, count in taken:
-            self._label.append(mark.label)
-            self._count.append(count)
-            self._offset.append(offset)
-            self._appended.append(appended)
+        self._pieces.append(len(self._label) - pieces)
+        self._offset.append(offset)
+        self._appended.append(appended)
         return repeated
 
     def _name(self, mark: SeriesMark, label: Label) -> None:
@@ -239,15 +248,25 @@ class Points:
         self.labels.append(label)
         self._marked.append(mark)
 
-    def _extend(self, one: Series, seq: int, seen: int) -> tuple[int, int]:
-        """Appends the points of a series behind position `seen`: (how many it skipped, the last position)."""
-        steps, values, times, at = one.steps, one.values, one.times, one.at
-        if not steps:
-            return 0, seen
+    def _append(self, one: Series, position: int, mark: SeriesMark) -> int:
+        """The only point of a series, as a live job sends them; 1 if it was there already."""
+        if position <= mark.last:
+            return 1
+        self._seq.append(position)
+        self._step.append(one.steps[0])
+        self._time.append(one.times[0])
+        self._value.append(float(one.values[0]))
+        mark.last = position
+        return 0
+
+    def _extend(self, one: Series, seq: int, mark: SeriesMark) -> int:
+        """The points of a series behind the last that was taken; how many were there already."""
+        steps, values, times, at, seen = one.steps, one.values, one.times, one.at, mark.last
         skipped = 0
-        first = seq if at is None else seq + at[0]
-        if first <= seen:
+        if (seq if at is None else seq + at[0]) <= seen:
             skipped = min(len(steps), seen + 1 - seq) if at is None else bisect_right(at, seen - seq)
+            if skipped == len(steps):
+                return skipped
             steps, values, times = steps[skipped:], values[skipped:], times[skipped:]
         self._seq.extend(range(seq + skipped, seq + skipped + len(steps)) if at is None else map(seq.__add__, at[skipped:]))
         self._step.extend(steps)
@@ -257,15 +276,16 @@ class Points:
         except TypeError:
             del self._value[len(self._step) - len(steps) :]
             self._value.extend(map(float, values))  # "NaN", "Infinity", "-Infinity"
-        return skipped, seen if not steps else self._seq[-1]
+        mark.last = self._seq[-1]
+        return skipped
 
     def block(self) -> Block:
         """The rows as columns of their own; a time that no calendar knows is replaced by the time of the append."""
-        counts = np.array(self._count)
+        counts, pieces = np.array(self._count), np.array(self._pieces)
         time = np.array(self._time)
         wrong = ~((time >= _EARLIEST_S) & (time <= _LATEST_S))
         if wrong.any():
-            time[wrong] = np.repeat(np.array(self._appended), counts)[wrong]
+            time[wrong] = np.repeat(np.repeat(np.array(self._appended), pieces), counts)[wrong]
         return Block(
             list(self.labels),
             np.repeat(np.array(self._label, np.int32), counts),
@@ -273,6 +293,6 @@ class Points:
             np.array(self._step),
             np.array(self._value),
             np.array(self._seq),
-            np.repeat(np.array(self._offset), counts),
+            np.repeat(np.repeat(np.array(self._offset), pieces), counts),
             self.partition,
         )

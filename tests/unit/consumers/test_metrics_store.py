@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers import metric_partition, parquet_files, retention
+from smarttuner.consumers import metric_partition, metrics_store, parquet_files, retention
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.consumers.retention import Retention
 from smarttuner.core.clock import ManualClock
@@ -386,3 +386,43 @@ def test_a_store_that_is_forgotten_or_reloaded_leaves_no_descriptor_open(tmp_pat
     del store
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_files_that_the_start_had_no_time_to_check_are_checked_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_store, "VERIFY_AT_START_S", 0.0)
+    records = log(70)
+    store = opened(tmp_path, seal_rows=200)
+    for one in records:
+        feed(store, [one])
+        store.flush(NOW)
+    before = table(tmp_path)
+    damage(sorted((tmp_path / "metrics").iterdir())[1], 200)
+    store = opened(tmp_path, seal_rows=200)
+    assert store.counters["damaged_files"] == 0
+    for i in range(4):
+        store.tick(NOW + 100 * i)
+    assert store.counters["damaged_files"] == 1
+    assert len(table(tmp_path)) == 500
+    store = opened(tmp_path, seal_rows=200)
+    feed(store, records)
+    store.flush(NOW)
+    pd.testing.assert_frame_equal(table(tmp_path)[["series", "seq", "value"]], before[["series", "seq", "value"]])
+
+
+def test_a_clock_that_is_put_back_does_not_hold_rows_back(tmp_path):
+    store = opened(tmp_path)
+    store.handle(log(1), NOW)
+    store.tick(NOW)
+    store.handle(log(2), NOW - 7200)
+    store.tick(NOW - 7200)
+    assert len(table(tmp_path)) == 20
+
+
+def test_what_is_remembered_of_sources_is_bounded_the_least_recent_goes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(metric_partition, "MAX_MARKS", 3)
+    store = opened(tmp_path)
+    for i in range(6):
+        store.handle([record(i, chunk(0, run=f"r{i}"))], NOW)
+        store.flush(NOW)
+    facts, _ = parquet_files.read_facts(str(tmp_path / "metrics" / parquet_files.file_name(0, 0)))
+    assert [run for run, *_ in facts["marks"]] == ["r3", "r4", "r5"]
