@@ -70,6 +70,9 @@ def run(arguments: list[str] | None = None) -> int:
         return end.exit_code
     except ModuleNotFoundError as error:
         return _said(_missing(error))
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _said(SmartTunerError(what, "look at the path and at who may read and write there; --data-dir names another"))
     except Exception as error:
         show = getattr(error, "show", None)
         if show is None:

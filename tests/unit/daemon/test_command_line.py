@@ -76,6 +76,14 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(tmp_path, capsys):
     assert {json.loads(line)["level"] for line in capsys.readouterr().out.splitlines()} <= {"ok", "info"}
 
 
+def test_a_data_directory_that_cannot_be_made_is_said_and_not_raised(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(["daemon", "--data-dir", str(tmp_path / "file" / "data")]) == 1
+    said = capsys.readouterr().err
+    assert f"smart-tuner: {tmp_path}/file/data: Not a directory" in said
+    assert "hint: look at the path" in said
+
+
 def test_what_doctor_says_to_type_can_be_pasted(tmp_path, capsys):
     folder = tmp_path / "my data"
     folder.mkdir()
