@@ -64,17 +64,28 @@ class Endings:
         sys.excepthook = excepthook
 
     def _chain_exit(self) -> None:
-        """Nothing tells an atexit function the exit code. sys.exit does, but its SystemExit may be caught: the code counts
-        only if nothing was logged after it."""
+        """Nothing tells an atexit function the exit code. sys.exit, exit and quit do, but their SystemExit may be caught: the
+        code counts only if nothing was logged after it. A bare `raise SystemExit(3)` is seen by nobody."""
         chained = sys.exit
 
         def leave(status: Any = None, /) -> Any:
-            if threading.current_thread() is threading.main_thread():
-                told = {key: one.last_word for key, one in self._open.items()}
-                self._exit = None if status in (None, 0) else (exited(status), told)
+            self._note(status)
             chained(status)
 
         sys.exit = leave
+        if (quitter := getattr(sys.modules.get("_sitebuiltins"), "Quitter", None)) is not None:
+            called = quitter.__call__
+
+            def quit_(this: Any, code: Any = None) -> Any:
+                self._note(code)
+                called(this, code)
+
+            quitter.__call__ = quit_  # exit(3) and quit(3) raise without sys.exit
+
+    def _note(self, status: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            told = {key: one.last_word for key, one in self._open.items()}
+            self._exit = None if status in (None, 0) else (exited(status), told)
 
 
 ENDINGS = Endings()  # a process ends once

@@ -243,6 +243,8 @@ ENDINGS = {
     "sys.exit(0)": ("finished", None),
     "sys.exit(3)": ("failed", "exit code 3"),
     "sys.exit('no data')": ("failed", "exit code 1: no data"),
+    "exit(3)": ("failed", "exit code 3"),
+    "quit()": ("finished", None),
     "raise ValueError('bad batch')": ("failed", "ValueError: bad batch"),
     "raise KeyboardInterrupt": ("failed", "KeyboardInterrupt"),
     "try: sys.exit(3)\nexcept SystemExit: run.log({'a': 2.0})": ("finished", None),
