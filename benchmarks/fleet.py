@@ -53,11 +53,8 @@ class Daemon:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "smarttuner.daemon.cli.main", "daemon", "--config", str(self._config)]
-        if os.environ.get("RT"):
+        if os.environ.get("BENCHMARK_PRIORITY"):
             command = ["chrt", "-f", "2", *command]
-        if os.environ.get("PROFILE"):
-            i = command.index("-m")
-            command[i : i + 2] = [os.environ["PROFILE"]]
         self._log = (self.folder / "daemon.log").open("w")
         self._popen = subprocess.Popen(command, env=self.environment, stdout=self._log, stderr=self._log)
         self.process = psutil.Process(self._popen.pid)

@@ -1,10 +1,12 @@
 """Metric to applied decision, for a job that computes all the time: from just before log() to on_decision's stamp.
 
-.venv/bin/python benchmarks/latency.py [seconds a case, default 12]
+.venv/bin/python benchmarks/latency.py [seconds a case, default 10] [--priority]
 
 The job is a real attachment with a real torch optimizer; a policy that it states itself (plateau, patience 0, on a flat series)
 scales its learning rate at every point. It logs at least 20 ms apart, at random moments of its steps. Each case once with
 steps of 1 ms and once with steps of 0.1 ms: what is between the two is the job's own step, not Smart Tuner.
+`--priority` (root) runs job and daemon before whatever else the machine does (SCHED_FIFO): on a machine that others load too, it
+tells what Smart Tuner costs from how long a process waits for its turn.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from typing import Any
 from fleet import Daemon, fleet, machine
 
 CONFIG = "limits:\n  decisions_per_hour: 1000000\n"
-LEAST_S, SPREAD_S = float(os.environ.get("LEAST_S", "0.021")), float(os.environ.get("SPREAD_S", "0.015"))
+LEAST_S, SPREAD_S = 0.021, 0.015
+STEPS_S = (0.0001, 0.001)
 RUNS, SERIES = 1000, 5
 
 
@@ -47,7 +50,7 @@ def job(step_s: float, seconds: float) -> None:
 
     policy = {"patience": 0, "threshold": 0.0, "cooldown": 0, "factor": 0.9999}
     run = attach("measured", optimizer=optimizer, monitor="flat", goal="min", policies={"plateau": policy}, on_decision=on_decision)
-    if os.environ.get("RT"):
+    if os.environ.get("BENCHMARK_PRIORITY"):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     steps: list[float] = []
     started = time.perf_counter()
@@ -91,24 +94,19 @@ def row(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def main(seconds: float = 12.0) -> None:
+def main(seconds: float = 10.0) -> None:
     print(machine())
     columns = f"{'step ms':>8}{'p50 ms':>8}{'p90':>8}{'p99':>8}{'worst':>8}{'decisions/points':>17}"
-    print(f"{'':34}{columns}{'daemon CPU':>8}{'RSS MB':>7}")
-    steps = [float(one) for one in os.environ.get("STEPS_S", "0.0001,0.001").split(",")]
+    print(f"{'':34}{columns}{'daemon CPU':>11}{'RSS MB':>7}")
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder, Daemon(Path(folder), CONFIG) as daemon:
-        if "alone" not in os.environ.get("SKIP", ""):
-            for step_s in steps:
-                print(row("the job alone", measured(daemon, step_s, seconds)), flush=True)
-        if "fleet" in os.environ.get("SKIP", ""):
-            return
+        for step_s in STEPS_S:
+            print(row("the job alone", measured(daemon, step_s, seconds)), flush=True)
         with fleet(daemon, RUNS, SERIES, seconds * 4 + 60):
             time.sleep(2)
-            for step_s in steps:
+            for step_s in STEPS_S:
                 print(row(f"beside {RUNS} runs x {SERIES} scalars/s", measured(daemon, step_s, seconds)), flush=True)
             decisions = {name: daemon.counter(f"decisions_{name}") for name in ("pending", "would", "refused")}
-            lost = daemon.counter("points_dropped")
-            print(f"decisions {decisions}, points dropped {lost}")
+            print(f"decisions {decisions}, points dropped {daemon.counter('points_dropped')}")
     print(machine())
 
 
@@ -116,4 +114,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         job(*map(float, sys.argv[2:]))
     else:
-        main(*map(float, sys.argv[1:]))
+        if "--priority" in sys.argv:
+            os.environ["BENCHMARK_PRIORITY"] = "1"
+        main(*(float(one) for one in sys.argv[1:] if one != "--priority"))
