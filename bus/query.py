@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import shlex
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +31,8 @@ def ask(address: str, query: Mapping[str, Any], timeout_s: float = 5.0, clock: C
             line.send(daemon_socket.packet(**query), socket.MSG_NOSIGNAL)
             text = _listen(line, address, deadline, passing)
     except (*daemon_socket.GONE, BrokenPipeError, ConnectionResetError) as error:
-        raise Unavailable(f"no daemon listens in {address}", "start one: smart-tuner daemon") from error
+        hint = f"start one: smart-tuner daemon --data-dir {shlex.quote(address)}"
+        raise Unavailable(f"no daemon listens in {address}", hint) from error
     except OSError as error:
         raise Unavailable(
             f"the daemon's socket in {address} cannot be used: {error.strerror}", "look at the folder's owner and permissions"

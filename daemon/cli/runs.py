@@ -16,6 +16,7 @@ from .stored import known_run
 
 HEAD = ("run", "attempt", "state", "last point", "judged by", "control", "user", "started")
 LOOK_S = 1.0
+MAX_REASON = 40
 
 
 def register(app: typer.Typer) -> None:
@@ -100,13 +101,20 @@ def line(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["run"],
         attempt,
-        row["state"] + (" (concurrent)" if row["concurrent"] else "") + (f": {row['ended_by']}" if row.get("ended_by") else ""),
+        row["state"] + (" (concurrent)" if row["concurrent"] else "") + _ended(row.get("ended_by")),
         _last(row),
         row["judged_by"] or f"not judged: {row['not_judged']}",
         row["control"],
         row.get("user") or "",
         (row.get("started") or "")[:19],
     )
+
+
+def _ended(by: str | None) -> str:
+    """Why it ended, short; the whole sentence is in --json and in `decisions`."""
+    if not by:
+        return ""
+    return f": {by}" if len(by) <= MAX_REASON else f": {by[: MAX_REASON - 1]}…"
 
 
 def _last(row: dict[str, Any]) -> str:
