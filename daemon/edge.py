@@ -130,6 +130,11 @@ class Edge:
         return self._streams.table() if self._thread.is_alive() else []
 
     @property
+    def trouble(self) -> str:
+        """Why nothing that jobs write can be put on the log; "" while it can. For status, from any thread."""
+        return self._streams.trouble if self._thread.is_alive() else ""
+
+    @property
     def alive(self) -> bool:
         """Whether the edge's thread runs."""
         return self._thread.is_alive()

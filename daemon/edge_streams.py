@@ -71,7 +71,7 @@ class Surroundings:
 
 
 class Streams:
-    """The edge's thread calls everything here but `table`."""
+    """The edge's thread calls everything here but `table`. `trouble` says why nothing can be put on the log, "" while it can."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -81,6 +81,7 @@ class Streams:
         self._ready: dict[Stream, None] = {}
         self._allowances: dict[tuple[int, str], Allowance] = {}
         self._blocked_until = 0.0
+        self.trouble = ""
         self._slice = 0
         self._watch.at(self._clock.monotonic(), self._look)
 
@@ -237,12 +238,17 @@ class Streams:
                 self._around.bus.publish(messages)
         except Unavailable as error:
             self._counters["publish_failed"] += 1
-            log.warning("nothing can be put on the log, trying again: %s", error)
+            if not self.trouble:
+                log.warning("nothing can be put on the log, trying again; the jobs write on into their spools: %s", error)
+            self.trouble = error.message
             self._blocked_until = self._clock.monotonic() + RETRY_S
             self._watch.at(self._blocked_until, _nothing)
             for stream in taken:  # a prefix may have been taken
                 stream.repeat(self._around.mark(mark_name(stream.attempt)) or 0)
             return
+        if self.trouble and messages:
+            log.info("the log takes records again")
+            self.trouble = ""
         self._counters["messages"] += len(messages)
         for stream in taken:
             try:

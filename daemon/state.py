@@ -38,11 +38,12 @@ LAST_RESORT_PAGES = 16_000
 
 class State:
     """One open state.db, used by its lane's thread. NewerVersion for a file of a newer release; every other trouble is
-    Unavailable. `damaged` is where a broken file was put, if one was found: at opening or under way."""
+    Unavailable. `damaged` is where a broken file was put, if one was found: at opening or under way; `damages` counts them."""
 
     def __init__(self, path: str, clock: Clock) -> None:
         self.path = path
         self.damaged: str | None = None
+        self.damages = 0
         self._clock = clock
         self._lock = threading.RLock()
         self._db = self._open()
@@ -51,6 +52,7 @@ class State:
         db, _, damaged, _ = open_database(self.path, _FORM, self._clock)
         db.execute(f"PRAGMA wal_autocheckpoint={LAST_RESORT_PAGES}")
         self.damaged = damaged or self.damaged
+        self.damages += damaged is not None
         return db
 
     @contextmanager

@@ -216,7 +216,9 @@ class Host:
             **self._counters,
             "alerts": self.notices.alerts, "fell_off": sum(one.fell_off for one in self.lanes),
         }  # fmt: skip
+        counters["damaged"] = counters.get("damaged", 0) + self.state.damages
         problems = [f"lane {one['name']}: {one['last_error']}" for one in lanes if one["state"] != "running"]
+        problems += [f"edge: {self.edge.edge.trouble}"] if self.edge.edge.trouble else []
         problems += [f"lane {one['name']} is {one['lag']} records behind" for one in lanes if one["lag"] > LAG_LIMIT]
         return {
             "daemon": {"version": __version__, "pid": os.getpid(), "uptime_s": self.clock.monotonic() - self.began},

@@ -290,6 +290,11 @@ def served(serving):
     assert serving.counts("faults") == faults, serving.place.said()
 
 
-@pytest.fixture(name="until")
+@pytest.fixture(scope="session")
+def workplace():
+    return Workplace
+
+
+@pytest.fixture(name="until", scope="session")
 def until_():
     return until
