@@ -19,9 +19,9 @@ from .compaction import read_block, write_compacted
 from .parquet_files import METRICS_SCHEMA, GrowingFile, file_name, read_facts
 from .points import Points, SeriesMark
 
-GROUP_ROWS = 65_536
+GROUP_ROWS = 131_072
 """Rows that are encoded again at each publish at most; more are frozen into sorted row groups."""
-GROWING_GROUP_ROWS = 16_384
+GROWING_GROUP_ROWS = 8_192
 MAX_SOURCES = 4_096
 MAX_MARKS = 50_000
 """(attempt, source) pairs, and series of them, whose last positions are remembered: the least recent source is forgotten first,

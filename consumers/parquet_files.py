@@ -28,6 +28,9 @@ _NAME = re.compile(r"(\d+)-(\d{20})\.parquet")
 _VERSION_KEY, _FACTS_KEY = b"smarttuner.version", b"smarttuner"
 _TIME = pa.timestamp("us", tz="UTC")
 
+_PRUNED = ("time", "run", "attempt", "series", "step", "id", "action", "status", "state")
+"""Columns that people filter by. Statistics of the others would only make every footer longer, and every read slower."""
+
 METRICS_SCHEMA = pa.schema(
     [
         ("time", _TIME),
@@ -121,6 +124,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression": "snappy",
         "use_dictionary": texts,  # an encoding inside the file; the schema below says plain strings
         "column_encoding": dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+        "write_statistics": [one.name for one in schema if one.name in _PRUNED],
         "store_schema": False,  # else an Arrow dictionary array, cheap to write, reads back as one and pandas stops pruning
     }
 

@@ -55,14 +55,13 @@ class Block:
         """The same rows by label; those of one label stay in the order in which they came."""
         used, place = _distinct(self.label, len(self.labels))
         names = [self.labels[i] for i in used.tolist()]
-        by_name = sorted(range(len(names)), key=names.__getitem__)
-        rank = np.empty(len(names), np.int64)
-        rank[by_name] = np.arange(len(names))
-        ranks = rank[place]
+        in_order = sorted(set(names))  # two blocks that were joined may each have a number for one label
+        number = {name: i for i, name in enumerate(in_order)}
+        ranks = np.array([number[name] for name in names], np.int64)[place]
         # numpy sorts 16-bit numbers by radix
-        order = np.argsort(ranks.astype(np.uint16) if len(names) < 1 << 16 else ranks, kind="stable")
+        order = np.argsort(ranks.astype(np.uint16) if len(in_order) < 1 << 16 else ranks, kind="stable")
         return Block(
-            [names[i] for i in by_name],
+            in_order,
             ranks[order].astype(np.int32),
             self.time[order],
             self.step[order],

@@ -426,3 +426,17 @@ def test_what_is_remembered_of_sources_is_bounded_the_least_recent_goes_first(tm
         store.flush(NOW)
     facts, _ = parquet_files.read_facts(str(tmp_path / "metrics" / parquet_files.file_name(0, 0)))
     assert [run for run, *_ in facts["marks"]] == ["r3", "r4", "r5"]
+
+
+def test_a_sealed_file_has_one_row_group_for_a_series_also_where_it_was_written_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(metric_partition, "GROUP_ROWS", 6_000)
+    store = opened(tmp_path, seal_rows=20_000)
+    for one in log(20, 500, ("b", "a")):
+        store.handle([one], NOW)
+        store.flush(NOW)
+    with pq.ParquetFile(tmp_path / "metrics" / parquet_files.file_name(0, 0)) as file:
+        groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
+        assert [(one.num_rows, one.column(3).statistics.min, one.column(3).statistics.max) for one in groups] == [
+            (10_000, "a", "a"),
+            (10_000, "b", "b"),
+        ]
