@@ -40,16 +40,18 @@ def save(path):
         file.write("saved")
 
 
-optimizer = None
+model = optimizer = None
 if options.get("torch"):
     import torch
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
 
 
 def train(run_name):
     """One run; whether it was told to stop."""
-    run = smarttuner.attach(run_name, optimizer=optimizer, on_decision=told, checkpoint=save, **options.get("attach", {}))
+    parts = {"model": model, "optimizer": optimizer, "checkpoint": save}
+    run = smarttuner.attach(run_name, on_decision=told, **parts, **options.get("attach", {}))
     step = count[0] = 0
     while step < steps and not run.should_stop and not os.path.exists(os.path.join(folder, "end")):
         if optimizer is not None:
