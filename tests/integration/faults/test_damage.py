@@ -33,8 +33,8 @@ class Lived:
         job = place.job("before", descent=2)
         assert job.ended() == 0
         (self.said,) = job.lines("runs")
-        until(lambda: place.states().get("before", ("",))[0] == "pruned", told=place.states)
         assert daemon.stop() == 0
+        assert place.states()["before"][0] == "pruned"
         self.decisions = place.decisions()
         assert [row["status"] for row in self.decisions if row["action"] == "prune"] == ["applied"]
 
