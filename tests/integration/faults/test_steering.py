@@ -76,11 +76,8 @@ WRONG = [
     (("nobody", "prune"), 12, "no run is called 'nobody'"),
     (("steerd", "prune"), 12, "steered"),
     (("steered", "prun"), 2, "prune"),
-    (("steered", "scale-lr"), 2, "wants a number"),
     (("steered", "scale-lr", "fast"), 2, "wants a number"),
-    (("steered", "set-lr", "0"), 2, "above 0"),
     (("steered", "restore", "yesterday"), 2, "best, last or a step"),
-    (("steered", "prune", "now"), 2, "takes no value"),
     (("steered",), 2, "ACTION"),
 ]
 
