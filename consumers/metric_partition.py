@@ -93,7 +93,7 @@ def plan(files: Sequence[StoredFile], damaged: set[int]) -> list[Stretch]:
     known = {one.facts.start: one for one in files}
     starts = sorted(known.keys() | damaged)
     last: StoredFile | None = None
-    for start, end in zip(starts, [*starts[1:], None], strict=True):
+    for start, end in zip(starts, [*starts[1:], None], strict=bool(starts)):
         one = known.get(start)
         if one is not None:
             last = one
@@ -193,6 +193,10 @@ class MetricPartition:
         self._waiting += taken
         self._appended = record.time
         now.at = record.offset + 1
+
+    def pass_over(self, following: int) -> None:
+        """The records before offset `following` that are not taken yet are left out: they cannot be."""
+        self._now.at = max(self._now.at, following if self._now.end is None else min(following, self._now.end))
 
     def publish(self) -> None:
         """Makes everything taken visible. Unavailable on a full disk: then nothing changed and it can be tried again."""

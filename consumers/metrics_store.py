@@ -123,6 +123,16 @@ class MetricsStore:
             return self._metrics.position(number)
         return self._of(number).position(topic) if topic in (RUNS, CONTROL) else None
 
+    def pass_over(self, positions: Mapping[Partition, int]) -> None:
+        """Goes on at these offsets where it is not as far: what lies before them was set aside as poison."""
+        for (topic, number), following in positions.items():
+            if topic == METRICS:
+                self._metrics.partition(number).pass_over(following)
+                continue
+            runs, decisions = self._of(number).files
+            for table in (runs, decisions) if topic == RUNS else (decisions,):
+                table.advance(topic, max(following, table.cursor.get(topic, 0)))
+
     def committed(self) -> Mapping[Partition, int]:
         """What is visible on disk: the bus must keep the records from these offsets on."""
         known = dict(self._metrics.committed())

@@ -197,13 +197,15 @@ class Lane:
             self._failures, self._single = 0, max(0, self._single - 1)
 
     def _set_aside(self, record: Record, why: str) -> None:
-        """A record that cannot be folded is kept in dead_letters, and the partition goes on."""
+        """A record that cannot be folded is kept in dead_letters, and only then the partition goes on."""
         self.store.reload()
+        self._single = max(1, self._single)  # what is committed is committed at once
         bus = self._connect()
         try:
             headers = (("reason", why.encode()[:500]), ("from", f"{record.topic}/{record.partition}@{record.offset}".encode()))
+            bus.publish([Message(DEAD_LETTERS, record.key, record.body, headers)])
             self._positions = {(record.topic, record.partition): record.offset + 1}
-            self._commit(bus, [Message(DEAD_LETTERS, record.key, record.body, headers)], self.clock.now())
+            self._commit(bus, (), self.clock.now())
         finally:
             bus.close()
 

@@ -440,3 +440,12 @@ def test_a_sealed_file_has_one_row_group_for_a_series_also_where_it_was_written_
             (10_000, "a", "a"),
             (10_000, "b", "b"),
         ]
+
+
+def test_a_partition_that_has_no_files_yet_begins_like_the_first(tmp_path):
+    store = opened(tmp_path)
+    store.handle([record(5, chunk(0, 2)), record(3, chunk(0, 2, attempt="B"), partition=3)], NOW)
+    store.flush(NOW)
+    assert sorted(table(tmp_path).partition) == [0, 0, 3, 3]
+    again = opened(tmp_path)
+    assert [again.position((METRICS, n)) for n in (0, 1, 3)] == [6, 0, 4]

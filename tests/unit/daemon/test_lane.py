@@ -3,16 +3,18 @@
 import threading
 
 import msgspec
+import pandas as pd
 import pytest
 from smarttuner.bus.memory import MemoryLog
 from smarttuner.bus.retention import Limits, Retention
+from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Unavailable
-from smarttuner.core.events import Notice, decode_as
-from smarttuner.core.ports import DEAD_LETTERS, METRICS, NOTICES, Message
+from smarttuner.core.events import Ack, MetricChunk, Notice, RunEvent, Series, decode_as, encode
+from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, NOTICES, RUNS, Message
 from smarttuner.daemon.lane import Lane
 from smarttuner.daemon.state import State
-from smarttuner.daemon.stores import JudgeStore
+from smarttuner.daemon.stores import FilesStore, JudgeStore, PlainStore
 
 
 class Tally:
@@ -269,3 +271,52 @@ def test_a_running_lane_outlives_whatever_its_consumer_raises(tmp_path):
     assert not thread.is_alive()
     assert house.consumer.seen == once(b"a", b"z")
     assert house.on(DEAD_LETTERS) == [b"p"]
+
+
+class Allergic(MetricsStore):
+    """The real store, but for one record that it cannot bear halfway through."""
+
+    def __init__(self, *arguments, poison):
+        super().__init__(*arguments)
+        self.poison = poison
+
+    def _fold(self, record):
+        super()._fold(record)
+        if record.body == self.poison:
+            raise ValueError("cannot be folded")
+
+
+@pytest.mark.parametrize("topic", [METRICS, RUNS, CONTROL])
+def test_a_poisonous_record_does_not_hold_the_store_for_ever(tmp_path, topic, monkeypatch):
+    house = House(tmp_path)
+    poison = encode(Ack("x", "r", "A", "applied", 1.0))
+    store = Allergic(str(tmp_path), house.clock, poison=poison)
+    if topic == METRICS:
+        monkeypatch.setattr(type(store._metrics), "take", lambda self, record, take=type(store._metrics).take: take(self, record)
+                            if record.body != poison else 1 / 0)  # fmt: skip
+    house.lane = Lane(store, house.log.connect, FilesStore(store), house.clock)
+    chunks = [encode(MetricChunk("r", "A", "sdk", i, [Series("loss", [i], [0.5], [1e9 + i])])) for i in range(3)]
+    event = encode(RunEvent("r", "A", "note", 1e9, seq=0))
+    house.bus.publish([Message(METRICS, "k", chunks[0]), Message(topic, "k", poison), Message(RUNS, "k", event)])
+    house.bus.publish([Message(METRICS, "k", body) for body in chunks[1:]])
+    house.settle()
+    house.lane.drain()
+    assert house.on(DEAD_LETTERS) == [poison]
+    assert sorted(pd.read_parquet(tmp_path / "metrics").step) == [0, 1, 2]
+    assert list(pd.read_parquet(tmp_path / "runs").attempt) == ["A"]
+    again = MetricsStore(str(tmp_path), house.clock)
+    assert [again.position((name, 0)) for name in (METRICS, RUNS)] == [3 + (topic == METRICS), 1 + (topic == RUNS)]
+
+
+def test_a_consumer_that_remembers_nothing_goes_on_where_its_group_was(tmp_path):
+    house = House(tmp_path)
+    house.lane = Lane(Tally(poison=b"p"), house.log.connect, PlainStore(), house.clock)
+    house.publish(b"a", b"p", b"b")
+    house.settle()
+    house.lane._drop()
+    house.publish(b"c")
+    house.consumer = Tally()
+    house.lane = Lane(house.consumer, house.log.connect, PlainStore(), house.clock)
+    house.settle()
+    assert house.consumer.seen == once(b"c")
+    assert (house.on(NOTICES)[-1], house.on(DEAD_LETTERS)) == (b"saw c", [b"p"])
