@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 Line = tuple[str, int]
@@ -47,16 +47,23 @@ class Tracer:
     def __init__(self, files: frozenset[str], where: Where) -> None:
         self._files, self._where = files, where
         self.lines: Counter[Line] = Counter()
+        self._holding: dict[CodeType, bool] = {}
         self._left = where.n if where is not None else -1
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename not in self._files:
             return None
         if isinstance(self._where, At):
-            # A function that the line is not in need not be looked at line by line.
-            first, (file, line) = frame.f_code.co_firstlineno, self._where.line
-            return self._line_at if frame.f_code.co_filename == file and first <= line else None
+            return self._line_at if self._holds_it(frame.f_code, self._where.line) else None
         return self._line_nth if isinstance(self._where, Nth) else self._count
+
+    def _holds_it(self, code: CodeType, line: Line) -> bool:
+        """A function that the line is not in need not be looked at line by line."""
+        known = self._holding.get(code)
+        if known is None:
+            known = code.co_filename == line[0] and any(number == line[1] for _, _, number in code.co_lines())
+            self._holding[code] = known
+        return known
 
     def _count(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
@@ -72,7 +79,7 @@ class Tracer:
 
     def _line_at(self, frame: FrameType, event: str, argument: Any) -> Any:
         assert isinstance(self._where, At)
-        if event == "line" and frame.f_lineno == self._where.line[1] and frame.f_code.co_filename == self._where.line[0]:
+        if event == "line" and frame.f_lineno == self._where.line[1]:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from job import Job
 from smarttuner.bus.member import Member
+from smarttuner.consumers.metric_partition import Facts, MetricPartition
+from smarttuner.consumers.row_files import RowFiles
 from smarttuner.core.standing import Standing
 from smarttuner.core.window import Window
 from smarttuner.daemon.lane import Lane
-from smarttuner.daemon.stores import JudgeStore
+from smarttuner.daemon.stores import FilesStore, JudgeStore, PlainStore
 
 
 def cursor_before_answers() -> None:
@@ -122,6 +124,36 @@ def job_writes_down_after_the_answer() -> None:
     Job._write, Job._answer = note, late
 
 
+def store_commits_what_it_only_took() -> None:
+    """The store goes on behind what it took in, not behind what is in its files."""
+
+    def commit(self, answers, positions, now, at_once):
+        whole(self, answers, positions, now, at_once)
+        return positions
+
+    whole, FilesStore.commit = FilesStore.commit, commit
+    FilesStore.position = PlainStore.position
+
+
+def store_forgets_what_it_has() -> None:
+    """The files do not say which points they hold: one that is repeated after a restart is there twice."""
+    MetricPartition._facts = lambda self, sealed=False: Facts(self._now.start, self._now.at, sealed, None, self._appended)
+
+
+def table_cursor_before_its_rows() -> None:
+    """runs/ and decisions/ say how far they are before the older files with changed rows are written."""
+
+    def publish(self):
+        if self._changed or self.cursor != self.visible:
+            self._write(self._newest, dict(self.cursor))
+            for start in sorted(self._changed - {self._newest}):
+                self._write(start, self._load(start).facts.cursor)
+            self._changed.clear()
+            self.visible = dict(self.cursor)
+
+    RowFiles.publish = publish
+
+
 BUGS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -134,5 +166,8 @@ BUGS: dict[str, Callable[[], None]] = {
         pending_not_loaded,
         group_commit_is_the_cursor,
         job_writes_down_after_the_answer,
+        store_commits_what_it_only_took,
+        store_forgets_what_it_has,
+        table_cursor_before_its_rows,
     )
 }

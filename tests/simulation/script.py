@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -108,21 +109,18 @@ class Script:
 
     def _round(self, i: int) -> list[Input]:
         now, dice = BASE + i * ROUND_S, self._random
-        found = [_input(i, RUNS, "pulse", RunEvent("pulse", "P", "note", now, seq=i, text="a round"))]
-        for one in self.sources:
-            found += self._of(one, i, now)
+        queues = [self._of(one, i, now) for one in self.sources]
+        strange = []
         if dice.random() < 0.25:
             topic = dice.choice([METRICS, RUNS, CONTROL])
-            found.append(Input(i, topic, "run0", dice.choice([b"\xff\x00", b"{}", b'{"v":9,"kind":"ack"}', b"[1,2"]), None))
+            strange.append(Input(i, topic, "run0", dice.choice([b"\xff\x00", b"{}", b'{"v":9,"kind":"ack"}', b"[1,2"]), None))
         if dice.random() < 0.15:
-            found.append(_input(i, METRICS, "run0", RunEvent("run0", "A0", "note", now, text="on the wrong topic")))
+            strange.append(_input(i, METRICS, "run0", RunEvent("run0", "A0", "note", now, text="on the wrong topic")))
         if dice.random() < 0.06:  # no column of 64 bits holds such a step
-            found.append(
-                _input(i, METRICS, "run0", MetricChunk("run0", "A0", "odd", i, [Series("val_loss", [1 << 80], [1.0], [now])]))
-            )
-        rest = found[1:]
-        dice.shuffle(rest)
-        return [found[0], *sorted(rest, key=lambda one: one.topic == METRICS and one.attempt is not None)]
+            huge = Series("val_loss", [1 << 80], [1.0], [now])
+            strange.append(_input(i, METRICS, "run0", MetricChunk("run0", "A0", "odd", i, [huge])))
+        pulse = _input(i, RUNS, "pulse", RunEvent("pulse", "P", "note", now, seq=i, text="a round"))
+        return [pulse, *_interleaved([*queues, strange], dice)]
 
     def _of(self, one: Source, i: int, now: float) -> list[Input]:
         dice, found = self._random, []
@@ -199,8 +197,22 @@ class Script:
         return Request(f"q{i}-{one.attempt}-{dice.randrange(99)}", run, action, "ann", now, params, group=one.group)
 
 
+def _interleaved(queues: list[list[Input]], dice: random.Random) -> list[Input]:
+    """All of them, each queue in its own order: a source's positions rise, as its spool keeps them."""
+    turns = [n for n, queue in enumerate(queues) for _ in queue]
+    dice.shuffle(turns)
+    fronts = [iter(queue) for queue in queues]
+    return [next(fronts[n]) for n in turns]
+
+
 def _input(i: int, topic: str, key: str, event: Event) -> Input:
     return Input(i, topic, key, encode(event), None)
+
+
+@functools.cache
+def script_of(seed: int) -> Script:
+    """The script of a seed, written once and read by every fork."""
+    return Script(seed)
 
 
 def inputs_of(inputs: Sequence[Input], i: int) -> list[tuple[int, Input]]:

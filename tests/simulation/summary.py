@@ -10,12 +10,13 @@ import os
 from typing import Any
 
 import msgspec
-from script import BASE, Script
+import stored
+from script import BASE, Script, script_of
 from smarttuner.bus.local import LocalLog
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import CorruptData
 from smarttuner.core.events import Ack, Decision, Notice, decode
-from smarttuner.core.ports import CONTROL, DEAD_LETTERS, NOTICES, RUNS, TOPICS, Record
+from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, NOTICES, RUNS, TOPICS, Record
 from smarttuner.daemon.state import State
 
 Summary = dict[str, Any]
@@ -24,7 +25,7 @@ LAST = BASE + 1e6
 
 def summary(folder: str, seed: int) -> Summary:
     """Everything that must be the same as undisturbed, and `broken`: what must not be in any world."""
-    script = Script(seed)
+    script = script_of(seed)
     clock = ManualClock(LAST)
     log = LocalLog(folder, clock, script.partitions, housekeeping=False)
     try:
@@ -32,6 +33,9 @@ def summary(folder: str, seed: int) -> Summary:
     finally:
         log.close()
     found = {**_told(records), **_state(folder, clock), **_jobs(folder, script)}
+    frames = stored.frames(folder)
+    found |= {name: stored.rows(frame) for name, frame in frames.items()}
+    found["broken"] += stored.broken(frames["metrics"], records[METRICS])
     return {name: _plain(value) for name, value in found.items()}
 
 
@@ -59,7 +63,7 @@ def _told(records: dict[str, list[Record]]) -> Summary:
             broken.append(f"an ack of a decision that nobody made: {one.id}")
     return {
         "broken": broken,
-        "decisions": [msgspec.to_builtins(one) for one in decisions.values()],
+        "decided": [msgspec.to_builtins(one) for one in decisions.values()],
         "acks": _distinct([record for record, event in zip(records[RUNS], runs, strict=True) if isinstance(event, Ack)]),
         "notices": _distinct([r for r in records[NOTICES] if "@" not in _text(r)]),
         "dead_letters": sorted({record.body.hex() for record in records[DEAD_LETTERS]}),

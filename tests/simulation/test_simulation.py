@@ -1,6 +1,7 @@
 """Seeds × kills: whatever is killed wherever, the end is the one of an undisturbed world. And bugs planted there are found."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -9,41 +10,45 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-SEEDS = range(1, 13)
+SEEDS = ["1,2,3", "4,5,6", "7,8,9", "10,11,12"]
 PLANTED = re.findall(r"^        (\w+),$", (HERE / "planted.py").read_text(), re.MULTILINE)
+WANTED = {"prune pending", "scale-lr pending", "keep-best pending", "alert applied", "dead_letters", "acks", "metrics", "runs"}
 
 
 def simulate(*arguments):
     """A process of its own: it forks, and pytest's has threads."""
     command = [sys.executable, str(HERE / "runner.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=290, env=environ)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_wherever_it_is_killed_the_end_is_the_undisturbed_one(seed):
-    report = simulate("random", seed, 30)
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_wherever_it_is_killed_the_end_is_the_undisturbed_one(seeds):
+    report = simulate("random", seeds, 30)
     assert report["differences"] == []
     assert report["broken"] == []
-    assert report["kills"] >= 30
-    assert report["shown"]["acks"] > 2
+    assert report["kills"] >= 3 * 30
+    assert report["shown"].keys() >= WANTED
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_a_kill_before_any_line_of_the_loop_changes_nothing(part):
-    report = simulate("lines", "1,3,4", part, 4)
+    report = simulate("lines", "1,3", part, 4)
     assert report["differences"] == []
-    assert report["kills"] == report["lines"] > 150
+    assert report["kills"] == report["lines"] > 300
+    assert report["shown"].keys() >= WANTED | {"set-lr pending", "release-lr pending", "restore pending", "checkpoint pending"}
 
 
-@pytest.mark.parametrize("bug", PLANTED)
-def test_a_planted_bug_is_found(bug):
-    report = simulate("planted", bug, 1, 150)
-    assert report["differences"]
+def test_a_state_that_is_lost_between_kills_changes_no_decision_and_no_effect():
+    report = simulate("lost-state", "1,3,9", 20)
+    assert report["differences"] == []
+    assert report["kills"] >= 3 * 20
 
 
-def test_every_kind_of_thing_happens_in_the_worlds_that_are_killed():
-    shown = simulate("shown", ",".join(map(str, SEEDS)))["shown"]
-    wanted = {"prune pending", "scale-lr pending", "set-lr pending", "release-lr pending", "keep-best pending", "restore pending"}
-    assert wanted | {"checkpoint pending", "alert applied", "scale-lr would", "fly refused", "dead_letters"} <= shown.keys()
+@pytest.mark.parametrize("first", range(0, len(PLANTED), 4))
+def test_a_planted_bug_is_found(first):
+    found = simulate("planted", ",".join(PLANTED[first : first + 4]), 9, 150)
+    assert len(found) > 1
+    assert [name for name, report in found.items() if not report["differences"]] == []

@@ -10,18 +10,24 @@ from __future__ import annotations
 import os
 
 from job import Job
-from script import BASE, NOT_AFTER_S, ROUND_S, ROUNDS, Input, Script, inputs_of
+from script import BASE, NOT_AFTER_S, ROUND_S, ROUNDS, Input, inputs_of, script_of
 from smarttuner.bus.local import LocalLog
 from smarttuner.bus.retention import MIB, Limits, Retention
+from smarttuner.consumers import row_files
 from smarttuner.consumers.judge import Judge
+from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.ports import Message
 from smarttuner.daemon.gates import Gates
 from smarttuner.daemon.lane import Lane
 from smarttuner.daemon.state import State
-from smarttuner.daemon.stores import JudgeStore
+from smarttuner.daemon.stores import FilesStore, JudgeStore
 
 LIMITS = Retention(Limits(8 * MIB, 1e6, 8 * MIB), Limits(8 * MIB, 1e6, 8 * MIB), reserve_bytes=1 << 16)
+SEAL_ROWS = 60
+"""So few that files are sealed and compacted within a script."""
+MAX_FILE_ROWS = 4
+"""So few that runs/ and decisions/ are several files."""
 MAX_STEPS = 2000
 """Of one settling: more means that the lanes go round in circles."""
 
@@ -33,16 +39,18 @@ class Stuck(Exception):
 class World:
     """Opens everything in `folder`; one process at a time."""
 
-    def __init__(self, folder: str, seed: int) -> None:
-        self.script = Script(seed)
+    def __init__(self, folder: str, seed: int, not_after_s: float = NOT_AFTER_S) -> None:
+        self.script = script_of(seed)
         self.clock = ManualClock(BASE)
         self.log = LocalLog(folder, self.clock, self.script.partitions, LIMITS, housekeeping=False)
         self.state = State(os.path.join(folder, "state.db"), self.clock)
         rules = self.script.rules()
-        self.judge = Judge(lambda record: rules, Gates(not_after_s=NOT_AFTER_S), not_after_s=NOT_AFTER_S)
+        self.judge = Judge(lambda record: rules, Gates(not_after_s=not_after_s), not_after_s=not_after_s)
         self.bus = self.log.connect()
         self.jobs = [Job(folder, one, self.bus, self.log.mark, self.clock) for one in self.script.sources]
-        self.lanes = [self._lane(self.judge, JudgeStore(self.judge, self.state, self.clock))]
+        row_files.MAX_ROWS = MAX_FILE_ROWS
+        store = MetricsStore(folder, self.clock, seal_rows=SEAL_ROWS)
+        self.lanes = [self._lane(self.judge, JudgeStore(self.judge, self.state, self.clock)), self._lane(store, FilesStore(store))]
 
     def _lane(self, consumer, store) -> Lane:
         return Lane(consumer, self.log.connect, store, self.clock)
