@@ -41,6 +41,8 @@ EXPIRY_GRACE_S = 5.0
 """The job refuses at not_after; its answer may take this long before the daemon says expired in its stead."""
 RETRY_REFUSED_S = 60.0
 """A final decision that a limit refused may be concluded again this much later."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""A decision carries what was asked for and must fit into a body itself: one that does not would stop the outbox for good."""
 FORGET_S = 86_400.0
 """An attempt that is over is forgotten after a day without a record."""
 
@@ -174,8 +176,7 @@ class Judge:
             return
         passed = self._gates(decision, standing, rule.mode)
         if decision.action in ("prune", "alert"):
-            limited = passed.status == "refused" and (passed.refused_by or "").startswith(("limit", "pending"))
-            standing.latches[attempt.latch(rule)] = passed.time + RETRY_REFUSED_S if limited else FOREVER
+            standing.latches[attempt.latch(rule)] = _silent_until(passed)
         self._emit(passed, standing)
 
     def _emit(self, decision: Decision, standing: Standing) -> None:
@@ -216,6 +217,9 @@ class Judge:
                 self._fold_run(event, record.time)
             case Ack():
                 self._fold_ack(event)
+            case Request() if len(record.body) > MAX_REQUEST_BYTES:
+                error = f"a request of {len(record.body)} bytes is over the limit of {MAX_REQUEST_BYTES}"
+                self._answers.dead_letter(record, CorruptData(error, "say it in fewer words"))
             case Request():
                 self._fold_request(event, record.time)
             case Decision():
@@ -339,7 +343,7 @@ class Judge:
         standing.known.add(decision.id)
         self._changed.add(decision.attempt)
         if decision.action in ("prune", "alert"):
-            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = FOREVER
+            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = _silent_until(decision)
         if decision.status == "pending" and decision.not_after > time and not standing.record.over:
             self._await(decision, standing)
 
@@ -378,3 +382,9 @@ class Judge:
         over = [(one.standing.record, name) for name, one in self.attempts.items() if one.standing.record.over]
         self._timers += [((record.ended or 0.0) + FORGET_S, name, "") for record, name in over]
         heapq.heapify(self._timers)
+
+
+def _silent_until(passed: Decision) -> float:
+    """How long the policy of a final decision says no more: for good, but where it was refused only for the time being."""
+    limited = passed.status == "refused" and (passed.refused_by or "").startswith(("limit", "pending"))
+    return passed.time + RETRY_REFUSED_S if limited else FOREVER

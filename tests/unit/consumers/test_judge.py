@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers.judge import Judge
+from smarttuner.consumers.judge import RETRY_REFUSED_S, Judge
 from smarttuner.consumers.policies.divergence import Divergence
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
@@ -327,3 +327,33 @@ def test_a_step_beyond_64_bits_is_kept_aside_and_the_rest_goes_on():
     out = run(judge(), log)
     assert len([m for m in out if m.topic == DEAD_LETTERS]) == 1
     assert len(answers(out)) == 1
+
+
+def test_a_request_that_fits_into_no_decision_is_kept_aside():
+    log = Log()
+    log.start()
+    log.add(CONTROL, Request("big", "r", "prune", "ann", START, reason="x" * 250_000))
+    log.add(CONTROL, Request("fits", "r", "prune", "ann", START, reason="x" * 60_000))
+    out = run(judge(), log)
+    assert [m.topic for m in out].count(DEAD_LETTERS) == 1
+    assert [d.trigger for d in answers(out)] == ["fits"]
+    assert all(len(m.body) <= events.MAX_BODY_BYTES for m in out)
+
+
+def test_a_rebuilt_judge_lets_a_condition_speak_again_where_a_limit_had_refused_it():
+    def story(one, log):
+        log.add(RUNS, RunEvent("r", "A", "note", START, seq=60), after=RETRY_REFUSED_S)
+        log.points([2.0], seq=90, step=90, time=START + RETRY_REFUSED_S)
+        return [d.trigger for d in answers(one.handle(log.records[-2:], START + RETRY_REFUSED_S + 1))]
+
+    limited = Gates(decisions_per_hour=0)
+    log, one = Log(), judge(gates=limited)
+    log.start()
+    log.points([2.0] * 5)
+    (refused,) = answers(run(one, log))
+    assert refused.refused_by.startswith("limit")
+    log.add(CONTROL, refused)
+    again = judge(gates=limited, not_after_s=0.0)  # all is backlog to it: what was decided it knows from control alone
+    again.handle(log.records, START + 10)
+    again._not_after_s = 600.0
+    assert story(again, log) == ["sdk:90"]
