@@ -118,3 +118,9 @@ def test_every_command_shows_an_example():
 def test_the_readme_promises_the_two_commands_first():
     fences = re.findall(r"```(?:sh|bash)?\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert fences[0].split("\n")[:2] == ["make demo", "make test"]
+
+
+def test_every_link_of_a_page_leads_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), (page.name, target)
