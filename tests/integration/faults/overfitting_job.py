@@ -1,5 +1,6 @@
 """A small real training that becomes best in the middle and worse from then on: overfitting_job.py NAME FOLDER OPTIONS.
 
+At step `wait_at` it waits for FOLDER/go.
 FOLDER/evaluations gets a line an evaluation (step, val_loss, a hash of all weights), FOLDER/runs one at the end.
 """
 
@@ -46,6 +47,8 @@ for step in range(options["steps"]):
         val_loss = torch.nn.functional.mse_loss(model(val_inputs), val_labels)
     note("evaluations", step=step, val_loss=float(val_loss), weights=weights_hash())
     run.log({"val_loss": val_loss}, step=step)
+    while step == options["wait_at"] and not os.path.exists(os.path.join(folder, "go")):
+        time.sleep(0.01)
     time.sleep(options["pause_s"])
 note("runs", run=name, weights=weights_hash(), pruned=run.should_stop)
 run.finish()

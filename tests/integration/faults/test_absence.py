@@ -99,17 +99,25 @@ def paused(pid):
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
+def is_past_its_best(evaluations):
+    """Twenty evaluations after a best that lies behind the start of the pause."""
+    best = min(evaluations, key=lambda one: one["val_loss"])["step"]
+    return 60 < best <= evaluations[-1]["step"] - 20
+
+
 def test_restored_best_weights_are_bit_for_bit_those_of_the_best_evaluation_with_the_daemon_paused_around_it(place, until):
     rules = RULES.replace("PATIENCE", "60").replace("restore_best_weights: false", "restore_best_weights: true")
     place.config.write_text(rules)
     daemon = place.daemon().ready()
-    job = place.job("overfits", "overfitting_job.py", steps=4000, pause_s=0.04)
-    until(lambda: len(job.lines("evaluations")) > 40, told=job.said)
+    job = place.job("overfits", "overfitting_job.py", steps=4000, pause_s=0.04, wait_at=60)
+    until(lambda: len(job.lines("evaluations")) == 61, told=job.said)
     daemon.send(signal.SIGSTOP)
     until(lambda: paused(daemon.pid))
     before = job.lines("evaluations")[-1]["step"]
-    time.sleep(5.0)
-    until(lambda: len(job.lines("evaluations")) > 100, told=job.said)  # on a busy machine
+    (job.folder / "go").touch()
+    paused_at = time.monotonic()
+    until(lambda: is_past_its_best(job.lines("evaluations")), told=job.said)
+    time.sleep(max(0.0, paused_at + 5.0 - time.monotonic()))
     after = job.lines("evaluations")[-1]["step"]
     os.kill(daemon.pid, signal.SIGCONT)
     assert job.ended() == 0
