@@ -47,6 +47,7 @@ def test_sigterm_ends_with_0_stores_all_that_was_taken_and_a_restart_goes_on(pla
     daemon = place.daemon().ready()
     for job in jobs:
         job.reaches(200)
+    until(lambda: place.metrics()["attempt"].nunique() == 3, told=place.said)  # they look for a daemon once a second
     assert daemon.stop(30.0) == 0
     assert not (place.data / "bus.sock").exists()
     stored = place.metrics().groupby("attempt")["seq"].max().to_dict()
