@@ -205,7 +205,7 @@ class MetricsStore:
         with self._whole_or_torn():
             self._metrics.publish()
             for tables in self._tables.values():
-                for one in reversed(tables.files):  # decisions first: who sees the end of a run sees why
+                for one in tables.files:
                     one.publish()
         took = self._clock.monotonic() - began
         self._due = now + max(self._publish_s, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
