@@ -83,7 +83,8 @@ def test_a_signal_drains_the_lanes_in_order_and_ends_with_0(start, manager, tmp_
     process = start()
     process.send_signal(number)
     assert process.wait(60) == 0
-    assert log(tmp_path)[-3:] == ["first drained", "second drained", "reaped nothing"]
+    ended = [line for line in log(tmp_path) if not line.endswith("runs")]  # a lane's thread may begin after the signal came
+    assert ended == ["first drained", "second drained", "reaped nothing"]
     manager.until("STOPPING=1")
 
 
