@@ -73,16 +73,30 @@ class Member:
         self, topic: str, key: str, position: int | None, limit: int = 1000, timeout_s: float = 0.0
     ) -> tuple[Sequence[Record], int]:
         """Without a group: the records of the key's partition from `position` on, and what to ask for next."""
+        number = partition_of(key, self._head.partitions)
+        records, positions = self.follow_partitions(topic, {number: position}, limit, timeout_s)
+        return records, positions[number]
+
+    def follow_partitions(
+        self, topic: str, positions: Mapping[int, int | None], limit: int = 1000, timeout_s: float = 0.0
+    ) -> tuple[Sequence[Record], Mapping[int, int]]:
+        """The same for several partitions by their numbers; at most `limit` records of each."""
         self._raise_if_closed()
         self._check_topics([topic])
-        partition = (topic, partition_of(key, self._head.partitions))
-        at = self._head.next(partition) if position is None else self._head.within(partition, position)
+        following = {
+            n: self._head.next((topic, n)) if at is None else self._head.within((topic, n), at) for n, at in positions.items()
+        }
         for _ in self._tries([topic], timeout_s):
-            ends, _ = self._head.ends([partition])
-            records, _, at, _ = self._read(partition, at, ends[partition], limit)
-            if records:
-                return records, records[-1].offset + 1
-        return [], at
+            found: list[Record] = []
+            for n, at in following.items():
+                ends, _ = self._head.ends([(topic, n)])
+                records, _, following[n], _ = self._read((topic, n), at, ends[topic, n], limit)
+                if records:
+                    following[n] = records[-1].offset + 1
+                    found += records
+            if found:
+                return found, following
+        return [], following
 
     def commit(self, group: str, positions: Mapping[Partition, int]) -> None:
         """What the group wants next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 _SEED, _M, _WORD = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
@@ -30,3 +30,12 @@ def murmur2(data: bytes) -> int:
 def partition_of(key: str, partitions: int) -> int:
     """The partition of `key` among `partitions` >= 1."""
     return 0 if partitions == 1 else (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+@cache
+def key_of(partition: int, partitions: int) -> str:
+    """A key that belongs to this partition: for what concerns a partition and no run."""
+    number = 0
+    while partition_of(str(number), partitions) != partition:
+        number += 1
+    return str(number)

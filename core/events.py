@@ -234,7 +234,18 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind",
     v: int = msgspec.field(default_factory=_version)
 
 
-Event = MetricChunk | RunEvent | Decision | Ack | Notice | Request
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="claim"):
+    """Stands on `control`: `daemon` judges this partition from here on, under `epoch`. A decision that follows a claim of a
+    higher epoch than its own is stale: whoever sent it had lost the partition and did not know it yet."""
+
+    partition: int
+    epoch: int
+    daemon: str
+    time: float
+    v: int = msgspec.field(default_factory=_version)
+
+
+Event = MetricChunk | RunEvent | Decision | Ack | Notice | Request | Claim
 E_ = TypeVar("E_", bound=Event)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS = "metrics", "runs", "control", "notices", "dead_letters"
 TOPICS = (METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS)
+STATE = "state"
+"""The compacted topic of a fleet's judges; behind StateLog, no member polls it."""
 
 Partition = tuple[str, int]
 """(topic, partition number)"""
@@ -80,11 +82,30 @@ class Bus(Protocol):
         """Without a group: records of the key's partition from offset `position` on (None: from the end), and the
         position to ask for next. A position that retention has passed reads on from the earliest there is."""
 
+    def follow_partitions(
+        self, topic: str, positions: Mapping[int, int | None], limit: int = 1000, timeout_s: float = 0.0
+    ) -> tuple[Sequence[Record], Mapping[int, int]]:
+        """`follow` for several partitions, by their numbers: records of any of them, in offset order within each, and the
+        position to ask for next in each."""
+
     def commit(self, group: str, positions: Mapping[Partition, int]) -> None:
         """The next offsets that `group` wants: a gauge of its lag, and what protects records it has not read."""
 
     def close(self) -> None:
         """Leaves its groups; the others take over at once. Idempotent."""
+
+
+class StateLog(Protocol):
+    """The state of a fleet's judges, a compacted log of key and value for each partition. Unavailable where it is away."""
+
+    def read(self, partition: int) -> Sequence[tuple[str, bytes | None]]:
+        """All entries up to the end as it is now, in the order in which they were written; None takes a key away. Of
+        entries with one key, older ones may be missing."""
+
+    def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
+        """Appends in order; on return all survive a kill of this process, on an error none or a prefix does."""
+
+    def close(self) -> None: ...
 
 
 class Consumer(Protocol):

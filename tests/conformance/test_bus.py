@@ -266,6 +266,32 @@ def test_follow_reads_from_the_end_or_from_a_position_without_a_group(transport)
     assert position == following
 
 
+def test_several_partitions_are_followed_at_once_and_each_goes_on_where_it_was(transport):
+    bus = transport.connect()
+    sent = [message(n, CONTROL) for n in range(36)]
+    bus.publish(sent[:24])
+    numbers = sorted({partition_of(key, transport.partitions) for key in KEYS})
+    found, positions = follow_all(transport, bus, dict.fromkeys(numbers, 0), 24)
+    assert sorted(map(number, found)) == list(range(24))
+    assert_ordered(found)
+    assert set(positions) == set(numbers)
+    bus.publish(sent[24:])
+    late = dict(positions) | {numbers[0]: None}  # None: from the end
+    found, _ = follow_all(transport, bus, positions, 12)
+    assert sorted(map(number, found)) == list(range(24, 36))
+    found, _ = follow_all(transport, bus, late, 12 - sum(r.partition == numbers[0] for r in found))
+    assert not [r for r in found if r.partition == numbers[0]]
+
+
+def follow_all(transport, bus, positions, count):
+    """Follows until `count` records came."""
+    found, deadline = [], time.monotonic() + transport.wait_s
+    while len(found) < count and time.monotonic() < deadline:
+        records, positions = bus.follow_partitions(CONTROL, positions, timeout_s=0.1)
+        found += records
+    return found, positions
+
+
 def test_offsets_may_have_gaps(transport):
     if not transport.drills:
         pytest.skip("gaps come from this transport itself")

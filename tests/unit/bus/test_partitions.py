@@ -3,7 +3,7 @@ import warnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smarttuner.bus.partitions import murmur2, partition_of
+from smarttuner.bus.partitions import key_of, murmur2, partition_of
 
 with warnings.catch_warnings():  # kafka-python reads its schemas by a function that is going away
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -33,3 +33,8 @@ def test_the_same_as_kafka_python(data):
 @given(st.text(max_size=40), st.integers(1, 64))
 def test_a_key_has_a_partition_among_those_there_are(key, partitions):
     assert 0 <= partition_of(key, partitions) < partitions
+
+
+def test_every_partition_has_a_key_of_its_own():
+    for partitions in (1, 4, 12):
+        assert [partition_of(key_of(n, partitions), partitions) for n in range(partitions)] == list(range(partitions))

@@ -11,7 +11,7 @@ from smarttuner.core import events
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parents[2] / "docs"
 GOLDEN = sorted((HERE / "golden").glob("v*/*.json"))
-KINDS = {events.MetricChunk, events.RunEvent, events.Decision, events.Ack, events.Notice, events.Request}
+KINDS = {events.MetricChunk, events.RunEvent, events.Decision, events.Ack, events.Notice, events.Request, events.Claim}
 
 
 def published():
@@ -35,7 +35,7 @@ def test_the_published_schema_describes_a_golden_message(path):
     body = json.loads(path.read_bytes())
     published().validate(body)
     published().validate({**body, "a field of a later version": 1})
-    wrong = {**body, "run": 7, "what": 7}
+    wrong = {**body, "run": 7, "what": 7, "epoch": "x"}
     assert not published().is_valid(wrong)
     assert "v" in body
 

@@ -1,0 +1,34 @@
+"""The state log in memory: the twin of the compacted topic, for tests and simulation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+
+class MemoryStateLog:
+    """See core.ports.StateLog. Thread safe."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, list[tuple[str, bytes | None]]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, partition: int) -> Sequence[tuple[str, bytes | None]]:
+        """All entries in the order in which they were written."""
+        with self._lock:
+            return list(self._entries.get(partition, ()))
+
+    def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
+        """Appends in order."""
+        with self._lock:
+            self._entries.setdefault(partition, []).extend(entries)
+
+    def compact(self, partition: int) -> None:
+        """Keeps the last entry of each key, as the broker does in its own time."""
+        with self._lock:
+            entries = self._entries.get(partition, [])
+            last = {key: number for number, (key, _) in enumerate(entries)}
+            self._entries[partition] = [one for number, one in enumerate(entries) if last[one[0]] == number]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
