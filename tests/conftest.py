@@ -1,0 +1,82 @@
+"""What several rooms' tests share: Apache Kafka, and the helpers beside this file (`from kafka_broker import Broker`)."""
+
+import os
+import pathlib
+import sys
+import uuid
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import kafka_broker as brokers
+from kafka_proxy import Proxy
+
+
+def pytest_configure(config):
+    """kafka-python reads its schemas through functions that Python 3.11 and 3.12 call deprecated, and 3.13 does not; and it
+    leaves a socket whose connect was refused to the collector."""
+    for known in (
+        "ignore:(read|open)_text is deprecated:DeprecationWarning",
+        r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr=\('0.0.0.0':ResourceWarning",
+    ):
+        config.addinivalue_line("filterwarnings", known)
+
+
+def _cannot(why):
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(f"Apache Kafka is needed and cannot run: {why}", pytrace=False)
+    pytest.skip(f"Apache Kafka cannot run here: {why}")
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory):
+    """One broker for the whole session, all workers of pytest-xdist included; nobody kills it. SMART_TUNER_TEST_KAFKA=host:port
+    uses one that is there."""
+    address = os.environ.get("SMART_TUNER_TEST_KAFKA")
+    if address:
+        yield brokers.Remote(address)
+        return
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        base = base.parent
+    try:
+        address, users = brokers.shared(base / "kafka")
+    except brokers.NoBroker as why:
+        _cannot(why)
+    with users:
+        yield brokers.Remote(address)
+
+
+@pytest.fixture
+def kafka_prefix():
+    """A fresh prefix for topics and groups, so that tests on one broker do not meet."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def make_broker(tmp_path):
+    """Makes brokers of the test's own, started, on ports that stay: make_broker(listeners=…, **{"some.setting": "…"})."""
+    made = []
+
+    def make(**options):
+        try:
+            broker = brokers.Broker(tmp_path / f"kafka-{len(made)}", **{**brokers.KILLED_OFTEN, **options})
+            made.append(broker)
+            return broker.start()
+        except brokers.NoBroker as why:
+            _cannot(why)
+
+    yield make
+    for broker in made:
+        broker.kill()
+
+
+@pytest.fixture
+def proxied_broker(make_broker):
+    """(broker, proxy): what connects to proxy.bootstrap reaches the broker through the proxy only."""
+    proxy = Proxy()
+    broker = make_broker(listeners={"PROXIED": "PLAINTEXT"}, advertised={"PROXIED": proxy.port})
+    proxy.target = broker.address("PROXIED")
+    yield broker, proxy
+    proxy.close()
