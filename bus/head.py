@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..core.errors import CorruptData, Unavailable, UsageError
-from ..core.events import MAX_BODY_BYTES
+from ..core.letters import limit_of
 from ..core.ports import Clock, Message, Partition, Record
 from .bells import Bells
 from .partitions import partition_of
@@ -50,10 +50,8 @@ class Head:
         for message in messages:
             if message.topic not in self.topics:
                 raise UsageError(f"no topic is called {message.topic!r}", "topics are " + ", ".join(self.topics))
-            if len(message.body) > MAX_BODY_BYTES:
-                raise CorruptData(
-                    f"a body of {len(message.body)} bytes is over the limit of {MAX_BODY_BYTES}", "split it where it is made"
-                )
+            if len(message.body) > (limit := limit_of(message.topic)):
+                raise CorruptData(f"a body of {len(message.body)} bytes is over the limit of {limit}", "split it where it is made")
 
     def begin(self, messages: Sequence[Message]) -> list[Record]:
         """The records that the messages will be; invisible until `finish`, which must follow."""

@@ -7,9 +7,11 @@ from typing import Literal
 
 from ..core.errors import CorruptData
 from ..core.events import Ack, Decision, Notice, encode, topic_key
-from ..core.ports import CONTROL, DEAD_LETTERS, NOTICES, RUNS, Message, Record
+from ..core.letters import Place, letter_to
+from ..core.ports import CONTROL, NOTICES, RUNS, Message, Record
 
-MAX_REASON_BYTES = 500
+LETTER_NOTICE_S = 60.0
+"""Of letters that follow each other sooner (by append time) one notice tells; all are counted and kept."""
 
 
 class Answers:
@@ -18,6 +20,8 @@ class Answers:
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._out: list[Message] = []
+        self._silent_until = 0.0
+        self._untold = 0
 
     def take(self) -> list[Message]:
         """All that was gathered; afterwards there is nothing."""
@@ -50,10 +54,14 @@ class Answers:
         notice = Notice(what, text, time, level, run, attempt, group)
         self._out.append(Message(NOTICES, topic_key(run or what, group), encode(notice)))
 
-    def dead_letter(self, record: Record, error: CorruptData) -> None:
+    def dead_letter(self, record: Record, error: CorruptData, by: str = "judge") -> None:
         """A record that cannot be what it claims is kept with its reason and where it came from."""
         self._counters["dead_letters"] += 1
-        where = f"{record.topic}/{record.partition}@{record.offset}"
-        headers = (("reason", error.message.encode()[:MAX_REASON_BYTES]), ("from", where.encode()))
-        self._out.append(Message(DEAD_LETTERS, record.key, record.body, headers))
-        self.notice("dead_letter", f"{where}: {error.message}", record.time)
+        self._out.append(letter_to(record, error.message, by))
+        self._untold += 1
+        if record.time < self._silent_until:
+            return
+        more = f" (and {self._untold - 1} before it)" if self._untold > 1 else ""
+        text = f"{Place.of(record)}: {error.message}{more}; see smart-tuner dead-letters list"
+        self.notice("dead_letter", text, record.time)
+        self._silent_until, self._untold = record.time + LETTER_NOTICE_S, 0

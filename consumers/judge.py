@@ -21,6 +21,7 @@ from ..core.events import (
     LrIntent,
     MetricChunk,
     Mode,
+    Notice,
     Request,
     RunEvent,
     Started,
@@ -224,6 +225,9 @@ class Judge:
                 self._fold_request(event, record.time)
             case Decision():
                 self._fold_own(event, record.time)
+            case MetricChunk() | Notice():
+                wrong = f"a {type(event).__name__} does not belong on {record.topic}"
+                self._answers.dead_letter(record, CorruptData(wrong, "publish it to its own topic"))
             case _:
                 self.counters["misplaced"] += 1
 

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from ..core.errors import SmartTunerError, Unavailable
 from ..core.events import Notice, encode
-from ..core.ports import DEAD_LETTERS, Batch, Bus, Clock, Consumer, Message, Partition, Record
+from ..core.letters import Place, letter_to
+from ..core.ports import NOTICES, Batch, Bus, Clock, Consumer, Message, Partition, Record
 
 log = logging.getLogger("smarttuner.lane")
 LIMIT = 2000
@@ -80,6 +81,7 @@ class Lane:
         self.errors = 0
         self.last_error = ""
         self.fell_off = 0
+        self.set_aside = 0
         self.last_step_at = clock.monotonic()
 
     @property
@@ -202,8 +204,9 @@ class Lane:
         self._single = max(1, self._single)  # what is committed is committed at once
         bus = self._connect()
         try:
-            headers = (("reason", why.encode()[:500]), ("from", f"{record.topic}/{record.partition}@{record.offset}".encode()))
-            bus.publish([Message(DEAD_LETTERS, record.key, record.body, headers)])
+            notice = Notice("dead_letter", f"{Place.of(record)}: {self.name} cannot take it: {why}", self.clock.now())
+            bus.publish([letter_to(record, why, self.name), Message(NOTICES, record.key, encode(notice))])
+            self.set_aside += 1
             self._positions = {(record.topic, record.partition): record.offset + 1}
             self._commit(bus, (), self.clock.now())
         finally:

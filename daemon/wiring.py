@@ -29,6 +29,7 @@ from ..core.registry import did_you_mean
 from ..core.ulid import ulid
 from .config import Config, Loaded
 from .config_rules import gates
+from .dead_letters import DeadLetters
 from .edge import Edge, EdgeSettings
 from .edge_line import Peer
 from .edge_streams import StreamLimits
@@ -132,6 +133,7 @@ class Host:
         ]
         settings = self._settings(environ, keeper)
         self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
+        self.letters = DeadLetters(self.bus.connect, lambda: self.bus.head.partitions, self.clock)
         self._supervisor: Supervisor | None = None
         self._keeper = Housekeeper(self.state.fold)
         self._tell_damage()
@@ -197,7 +199,7 @@ class Host:
     # -- queries ---------------------------------------------------------------------------------------------------
 
     def answer(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
-        """What the socket's clients ask: status, runs, request."""
+        """What the socket's clients ask: status, runs, request, dead_letters."""
         match query.get("query"):
             case "status":
                 return self.status()
@@ -205,7 +207,9 @@ class Host:
                 return {"runs": self.live_runs()}
             case "request":
                 return self.request(query, peer)
-        raise UsageError(f"unknown query {query.get('query')!r}", "this daemon answers status, runs and request")
+            case "dead_letters":
+                return self.letters.answer(query, peer)
+        raise UsageError(f"unknown query {query.get('query')!r}", "this daemon answers status, runs, request and dead_letters")
 
     def status(self) -> dict[str, Any]:
         """See interface.md: lanes, counters, bus, store, and what is wrong."""
@@ -216,6 +220,9 @@ class Host:
             **self._counters,
             "alerts": self.notices.alerts, "fell_off": sum(one.fell_off for one in self.lanes),
         }  # fmt: skip
+        counters["dead_letters"] = (
+            counters.get("dead_letters", 0) + sum(one.set_aside for one in self.lanes) + self.notices.dead_letters
+        )
         counters["damaged"] = counters.get("damaged", 0) + self.state.damages
         problems = [f"lane {one['name']}: {one['last_error']}" for one in lanes if one["state"] != "running"]
         problems += [f"edge: {self.edge.edge.trouble}"] if self.edge.edge.trouble else []

@@ -11,6 +11,7 @@ from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Unavailable
 from smarttuner.core.events import Ack, MetricChunk, Notice, RunEvent, Series, decode_as, encode
+from smarttuner.core.letters import letter_in
 from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, NOTICES, RUNS, Message
 from smarttuner.daemon.lane import Lane
 from smarttuner.daemon.state import State
@@ -170,8 +171,12 @@ def test_a_poisonous_record_is_set_aside_with_its_reason_and_the_rest_goes_on(tm
     house.settle()
     assert house.consumer.seen == once(b"a", b"b", b"c")
     (record,) = house.log.connect().follow(DEAD_LETTERS, "k", 0)[0]
-    assert (record.body, dict(record.headers)) == (b"p", {"reason": b"ValueError: cannot be folded", "from": b"metrics/0@1"})
-    assert house.on(NOTICES) == [b"saw a", b"saw b", b"saw c"]
+    kept = letter_in(record)
+    assert (kept.body, kept.reason, kept.origin, kept.by) == (b"p", "ValueError: cannot be folded", "metrics/0@1", "tally")
+    told, *saw = sorted(house.on(NOTICES), key=lambda body: body.startswith(b"saw"))
+    assert "metrics/0@1: tally cannot take it" in decode_as(told, Notice).text
+    assert saw == [b"saw a", b"saw b", b"saw c"]
+    assert house.lane.set_aside == 1
     assert not house.lane.failing
 
 
