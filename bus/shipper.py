@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ..core.errors import CorruptData
 from ..core.events import Ack, MetricChunk, RunEvent, Series, decode, encode_chunks, topic_key
@@ -24,8 +25,12 @@ class Shipper:
     """Turns one spool into messages. Each carries the position behind it as its mark: started again there, nothing is
     lost and nothing comes twice."""
 
-    def __init__(self, reader: SpoolReader, group: str | None = None) -> None:
+    def __init__(
+        self, reader: SpoolReader, group: str | None = None, may_answer: Callable[[str], bool] = lambda _attempt: False
+    ) -> None:
+        """`may_answer` says of an older attempt of the same run whether this job may answer in its stead."""
         self.reader = reader
+        self._may_answer = may_answer
         identity = reader.identity
         self.run, self.attempt = identity.run, identity.attempt
         self.group = group or identity.group
@@ -71,20 +76,26 @@ class Shipper:
         messages.append(Message(METRICS, key, bodies[-1], (), (mark_name(self.attempt), waiting[-1].end)))
 
     def _ship_event(self, one: Body, messages: list[Message]) -> None:
-        """A job speaks for its own attempt only."""
+        """A job speaks for its own attempt, and says what an older one of its run did not live to answer."""
         try:
             event = decode(one.body)
         except CorruptData:
             self.strange_events += 1
             return
-        if not isinstance(event, RunEvent | Ack) or (event.run, event.attempt) != (self.run, self.attempt):
+        if not isinstance(event, RunEvent | Ack) or not self._is_its_own(event):
             self.strange_events += 1
             return
         if isinstance(event, RunEvent):
             if event.event == "started" and event.group:
                 self.group = event.group
             self.ended = self.ended or event.event == "ended"
-        messages.append(Message(RUNS, self.key, one.body, (), (mark_name(self.attempt), one.end)))
+        key = self.key if event.attempt == self.attempt else topic_key(event.run, event.group)
+        messages.append(Message(RUNS, key, one.body, (), (mark_name(self.attempt), one.end)))
+
+    def _is_its_own(self, event: RunEvent | Ack) -> bool:
+        if event.run != self.run or event.attempt == self.attempt:
+            return event.run == self.run
+        return isinstance(event, Ack) and event.attempt < self.attempt and self._may_answer(event.attempt)
 
 
 def _columns(rows: Rows, first: int) -> list[Series]:

@@ -9,8 +9,8 @@ from ..core.ports import CONTROL
 from .parquet_files import DECISIONS_SCHEMA
 from .row_files import Row, RowFiles, json_text, micros, whole
 
-RANK = {"pending": 0, "would": 0, "expired": 1, "refused": 2, "failed": 2, "applied": 3}
-"""An answer takes the place of one of lower rank: what the job did beats what was guessed from its silence."""
+RANK = {"pending": 0, "would": 0, "expired": 1, "refused": 2, "failed": 3, "applied": 4}
+"""An answer takes the place of one of lower rank: what the job did, or tried, beats what was guessed from its silence."""
 MAX_EARLY_ACKS = 1_000
 
 
@@ -82,8 +82,8 @@ def _row(decision: Decision) -> Row:
 
 
 def _answer(row: Row, ack: Ack) -> bool:
-    """Writes `ack` into the row; False where a stronger answer stands."""
-    if RANK[ack.status] <= RANK[row["status"]]:
+    """Writes `ack` into the row; False where a stronger answer stands, or where it is another attempt's than the decision."""
+    if ack.attempt != row["attempt"] or RANK[ack.status] <= RANK[row["status"]]:
         return False
     row["status"] = ack.status
     row["before"] = None if ack.before is None else json_text(ack.before)

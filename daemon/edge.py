@@ -61,6 +61,8 @@ class EdgeSettings:
     keeper: Keeper | None = None
     kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Descriptors that the keeper hands back, by name."""
+    uid_of: Callable[[str], int | None] = lambda _attempt: None
+    """The user of an attempt that this edge has not seen, where somebody knows."""
 
 
 def _plain_welcome(_: Peer, __: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -173,6 +175,7 @@ class Edge:
                 limits=self.settings.limits,
                 own_folders=self._own_folders,
                 keeper=self.settings.keeper,
+                uid_of=self.settings.uid_of,
             )
         )
 

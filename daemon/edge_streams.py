@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ GRACE_S = 2.0
 DOUBT_S = 0.05
 RETRY_S = 1.0
 PUBLISH_BYTES = 4 << 20
+MAX_UIDS = 10_000
+"""Attempts whose user is remembered when they are over: the next attempt of the run may answer in their stead."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Surroundings:
     limits: StreamLimits = StreamLimits()
     own_folders: tuple[str, ...] = ()
     keeper: Keeper | None = None
+    uid_of: Callable[[str], int | None] = lambda _attempt: None
 
 
 class Streams:
@@ -78,6 +81,7 @@ class Streams:
         self._clock, self._counters, self._watch = around.clock, around.counters, around.watch
         self._voice = Voice(around.bus, around.clock, around.counters)
         self._streams: dict[str, Stream] = {}
+        self._uids: OrderedDict[str, int] = OrderedDict()
         self._ready: dict[Stream, None] = {}
         self._allowances: dict[tuple[int, str], Allowance] = {}
         self._blocked_until = 0.0
@@ -129,13 +133,24 @@ class Streams:
         reader.rewind(max(self._around.mark(mark_name(attempt)) or 0, reader.position))
         if reader.drained:
             reader.mark_drained(False)
-        stream = Stream(Shipper(reader, group), uid, self._allowances_of(uid, reader.identity.run))
+        shipper = Shipper(reader, group, lambda older: self._is_of(older, uid))
+        stream = Stream(shipper, uid, self._allowances_of(uid, reader.identity.run))
+        self._uids[attempt] = uid
+        if len(self._uids) > MAX_UIDS:
+            self._uids.popitem(last=False)
         stream.path = path
         self._streams[attempt] = stream
         self._ready[stream] = None
         self._counters["spools_taken"] += 1
         self._voice.refuse(self._around.placements.arrived(attempt, reader.fd))
         return stream
+
+    def _is_of(self, attempt: str, uid: int) -> bool:
+        """Whether an attempt is of this user; one that nobody remembers belongs to the daemon's own."""
+        known = self._uids.get(attempt)
+        if known is None:
+            known = self._around.uid_of(attempt)
+        return uid == (os.geteuid() if known is None else known)
 
     def _keep(self, stream: Stream) -> None:
         """A spool that cannot be opened by its path is still there for the daemon after this one."""

@@ -162,7 +162,12 @@ class Host:
             keeper=keeper,
             kept=kept(environ, os.getpid()),
             limits=StreamLimits(limits.points_per_s, limits.user_points_per_s),
+            uid_of=self._uid_of,
         )
+
+    def _uid_of(self, attempt: str) -> int | None:
+        known = self.judge.attempts.get(attempt)
+        return known.standing.record.said.uid if known is not None else None
 
     def welcome(self, peer: Peer, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a job is told when it comes."""

@@ -37,6 +37,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     ack: Ack | None = None
     pid: int = 0
     pid_started: int = 0
+    group: str | None = None
 
 
 class Journal:
@@ -50,14 +51,14 @@ class Journal:
         self._room = 0
 
     @classmethod
-    def open(cls, folder: Path, run: str, attempt: str, pid: int = 0) -> Journal:
-        """A new journal of process `pid` (0: of one that is dead already); its room is taken now."""
+    def open(cls, folder: Path, run: str, attempt: str, pid: int = 0, group: str | None = None) -> Journal:
+        """A new journal of process `pid` (0: of one that is dead already), whose run is in `group`; its room is taken now."""
         journal = cls(folder / journal_name(run, attempt))
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             journal._file = os.open(journal.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             journal._grow(ROOM_BYTES)
-            journal._append(Line("opened", boot_id(), pid=pid, pid_started=pid_started(pid)), sync=False)
+            journal._append(Line("opened", boot_id(), pid=pid, pid_started=pid_started(pid), group=group), sync=False)
         except OSError as error:
             journal.close()
             raise Unavailable(
@@ -131,9 +132,12 @@ def unsaid(path: Path, run: str, attempt: str, now: float) -> list[Ack]:
     """What an attempt that is over still owes: recorded results that may not have been said, and `failed: interrupted`
     for what was begun and has no result."""
     owed: dict[str, Ack] = {}
+    group = None
     for line in read_lines(path):
-        if line.what == "begun":
-            owed[line.id] = Ack(line.id, run, attempt, "failed", now, step=line.step, reason="interrupted")
+        if line.what == "opened":
+            group = line.group
+        elif line.what == "begun":
+            owed[line.id] = Ack(line.id, run, attempt, "failed", now, group=group, step=line.step, reason="interrupted")
         elif line.what == "answered" and line.ack is not None:
             owed[line.id] = line.ack
         elif line.what == "said":

@@ -91,7 +91,7 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
 def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voice: Voice, clock: Clock) -> tuple[Line, str]:
     try:
         sweep(terms.spools, clock.now())
-        journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, pid=os.getpid())
+        journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, os.getpid(), terms.group)
     except (SmartTunerError, OSError) as error:
         journal = str(error).splitlines()[0]
         voice.say(f"{journal}: checkpoint, restore and prune will be refused")

@@ -123,6 +123,20 @@ def test_a_job_speaks_for_its_own_attempt_only(spool, reader):
     assert not shipper.ended
 
 
+def test_an_older_attempt_of_its_run_is_answered_for_where_its_user_is_the_same(spool, reader):
+    asked = []
+    shipper = Shipper(reader, may_answer=lambda attempt: asked.append(attempt) or attempt == "A0")
+    acks = [events.Ack("d", "r", "A0", "failed", 1.0, group="before"), events.Ack("d", "r", "A00", "failed", 1.0)]
+    acks += [events.Ack("d", "r", "A2", "failed", 1.0), events.Ack("d", "other", "A0", "failed", 1.0)]
+    for ack in acks:
+        spool.event(events.encode(ack))
+    spool.event(events.encode(events.RunEvent("r", "A0", "ended", 1.0, state="failed")))
+    (message,) = shipper.read(0.0)
+    assert (message.key, events.decode(message.body)) == ("before", acks[0])
+    assert asked == ["A0", "A00"]
+    assert shipper.strange_events == 4
+
+
 def test_one_call_of_many_series_is_cut_into_bodies_under_the_limit(tmp_path):
     made = Spool.create(str(tmp_path), "r", "A9", "/data")
     for step in range(3):

@@ -95,7 +95,8 @@ def test_a_decision_and_its_answer_are_one_row(tmp_path):
         (["expired", "applied"], "applied"),
         (["applied", "expired"], "applied"),
         (["expired", "refused"], "refused"),
-        (["refused", "failed"], "refused"),
+        (["refused", "failed"], "failed"),
+        (["failed", "refused"], "failed"),
         ([], "pending"),
     ],
 )
