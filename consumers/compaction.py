@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from ..core.errors import CorruptData
 from .parquet_files import METRICS_SCHEMA, write_file
 from .points import Block, Label, block_of, joined
+from .tenure import Tenure
 
 
 def read_block(path: str, partition: int, groups: int) -> Block:
@@ -24,7 +25,7 @@ def read_block(path: str, partition: int, groups: int) -> Block:
     return block_of(table, partition)
 
 
-def write_compacted(path: str, grown: Block | None, new: Block, facts: object) -> None:
+def write_compacted(tenure: Tenure, path: str, grown: Block | None, new: Block, facts: object) -> None:
     """Replaces a file by one with the rows of both blocks, sorted, a row group a series (small series share one)."""
     rows = new if grown is None else joined(grown, new)
-    write_file(path, METRICS_SCHEMA, rows.sorted().groups(), facts)
+    write_file(tenure, path, METRICS_SCHEMA, rows.sorted().groups(), facts)

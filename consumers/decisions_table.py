@@ -8,6 +8,7 @@ from ..core.events import Ack, Decision
 from ..core.ports import CONTROL
 from .parquet_files import DECISIONS_SCHEMA
 from .row_files import Row, RowFiles, json_text, micros, whole
+from .tenure import Tenure
 
 RANK = {"pending": 0, "would": 0, "expired": 1, "refused": 2, "failed": 3, "applied": 4}
 """An answer takes the place of one of lower rank: what the job did, or tried, beats what was guessed from its silence."""
@@ -18,8 +19,8 @@ class DecisionsTable:
     """The decisions of one partition of the control topic. An ack that arrives before its decision is kept in the file's
     facts; both foldings may be repeated and change nothing then."""
 
-    def __init__(self, folder: str, number: int) -> None:
-        self.rows = RowFiles(folder, DECISIONS_SCHEMA, "id", number, CONTROL)
+    def __init__(self, tenure: Tenure) -> None:
+        self.rows = RowFiles(tenure, "decisions", DECISIONS_SCHEMA, "id", CONTROL)
         self.dropped_acks = 0
 
     @property

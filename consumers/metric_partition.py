@@ -6,7 +6,6 @@ which is read again from the bus into a file of the same name; what is stored al
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,9 @@ from ..core.errors import CorruptData
 from ..core.events import MetricChunk, decode_as
 from ..core.ports import Record
 from .compaction import read_block, write_compacted
-from .parquet_files import METRICS_SCHEMA, GrowingFile, file_name, read_facts
+from .parquet_files import METRICS_SCHEMA, GrowingFile, read_facts
 from .points import Points, SeriesMark
+from .tenure import Tenure
 
 GROUP_ROWS = 131_072
 """Rows that are encoded again at each publish at most; more are frozen into sorted row groups."""
@@ -81,6 +81,9 @@ class Counts:
     sealed: int = 0
     expired_files: int = 0
     removed_files: int = 0
+    fenced: int = 0
+    partitions_taken: int = 0
+    partitions_let_go: int = 0
 
 
 Marks = dict[tuple[str, str, str], dict[str, SeriesMark]]
@@ -115,30 +118,29 @@ class MetricPartition:
 
     def __init__(
         self,
+        tenure: Tenure,
         files: dict[str, StoredFile],
-        folder: str,
-        number: int,
         stretches: list[Stretch],
         counts: Counts,
         seal_rows: int,
     ) -> None:
-        self.number = number
+        self.tenure = tenure
+        self.number = tenure.number
         self._files = files
         self.problems: list[str] = []
-        self._folder = folder
         self._ahead = stretches
         self._counts = counts
         self._seal_rows = seal_rows
-        self._points = Points(number)
+        self._points = Points(tenure.number)
         self._marks: Marks = {}
         self._begin()
 
     def _begin(self) -> None:
         """Goes on with the first of the stretches ahead."""
         now = self._ahead[0]
-        file = GrowingFile.resume(now.path, METRICS_SCHEMA) if now.path else None
-        if now.marks_from is not None and os.path.exists(now.marks_from):
-            said = msgspec.convert(read_facts(now.marks_from)[0], Facts).marks
+        file = GrowingFile.resume(self.tenure, now.path, METRICS_SCHEMA) if now.path else None
+        if now.marks_from is not None and now.marks_from in self._files:
+            said = msgspec.convert(read_facts(now.marks_from, self.tenure.footer(now.marks_from))[0], Facts).marks
             self._marks = {
                 (run, attempt, source): {name: SeriesMark(last) for name, last in marks.items()}
                 for run, attempt, source, marks in said
@@ -208,7 +210,7 @@ class MetricPartition:
             self._finish()
             return
         if self._file is None:
-            self._file = GrowingFile(self._path, METRICS_SCHEMA)
+            self._file = GrowingFile(self.tenure, self._path, METRICS_SCHEMA)
         block = self._points.block()
         freeze = len(block) >= GROUP_ROWS
         if freeze:
@@ -253,7 +255,7 @@ class MetricPartition:
         if self._file and frozen and grown is None:
             self._file.publish([block.table(0, len(block))] if len(block) else [], self._facts(sealed=True), freeze=True)
         else:
-            write_compacted(self._path, grown, block, self._facts(sealed=True))
+            write_compacted(self.tenure, self._path, grown, block, self._facts(sealed=True))
         self._points.clear()
         if self._file:
             self._file.close()
@@ -270,11 +272,11 @@ class MetricPartition:
 
     def _published(self, rows: int, sealed: bool) -> None:
         facts = Facts(self._now.start, self._now.at, sealed, appended=self._appended)
-        self._files[self._path] = StoredFile(self._path, self.number, facts, rows, os.path.getsize(self._path))
+        self._files[self._path] = StoredFile(self._path, self.number, facts, rows, self.tenure.size(self._path))
         self._now.visible = self._now.at
         self._waiting = 0
         self._counts.published += 1
 
     @property
     def _path(self) -> str:
-        return os.path.join(self._folder, file_name(self.number, self._now.start))
+        return self.tenure.path("metrics", self._now.start)

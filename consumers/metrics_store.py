@@ -1,13 +1,13 @@
 """The metrics store: everything on the bus ends here as Parquet that a bare `pandas.read_parquet` reads.
 
 Rows gather in memory and become visible about once a second. What a kill takes from memory is read again from the bus: the
-position is derived from the visible files alone, so no row is lost and none is written twice.
+position is derived from the visible files alone, so no row is lost and none is written twice. In a fleet each store holds
+the partitions that the bus gives it, and touches the files of no other.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -17,10 +17,10 @@ from ..core.ports import CONTROL, METRICS, NOTICES, RUNS, Clock, Message, Partit
 from .decisions_table import DecisionsTable
 from .metric_files import VERIFY_AT_START_S, MetricFiles
 from .metric_partition import Counts
-from .parquet_files import prepare, visible_files
 from .retention import Expiry, Retention
 from .row_files import RowFiles
 from .runs_table import RunsTable
+from .tenure import Directory, Fenced, Place, Tenure
 
 SEAL_ROWS = 1_000_000
 MAX_WAITING_ROWS = 262_144
@@ -35,12 +35,13 @@ CURSOR_EVERY_S = 30.0
 RETENTION_EVERY_S = 60.0
 
 
-class _Tables:
-    """`runs/` and `decisions/` of one partition."""
+class _Held:
+    """One partition that is held: `runs/` and `decisions/` of it; `metrics/` is in MetricFiles."""
 
-    def __init__(self, folder: str, number: int) -> None:
-        self.runs = RunsTable(os.path.join(folder, "runs"), number)
-        self.decisions = DecisionsTable(os.path.join(folder, "decisions"), number)
+    def __init__(self, tenure: Tenure) -> None:
+        self.tenure = tenure
+        self.runs = RunsTable(tenure)
+        self.decisions = DecisionsTable(tenure)
 
     @property
     def files(self) -> tuple[RowFiles, RowFiles]:
@@ -53,9 +54,13 @@ class _Tables:
 
 
 class MetricsStore:
-    """The consumer of metrics, runs and control that keeps `metrics/`, `runs/` and `decisions/` under the data directory
-    `folder`. One owner at a time, one thread. ConfigError for files of a newer version, Unavailable where the disk is full
-    or away: nothing is lost then, and the same call can be made again."""
+    """The consumer of metrics, runs and control that keeps `metrics/`, `runs/` and `decisions/`, in the data directory
+    `folder` unless `place` is another. One thread. ConfigError for files of a newer version, Unavailable where the disk is
+    full or away: nothing is lost then, and the same call can be made again; Fenced where a partition is another daemon's.
+
+    Without `place` it is the only store of its folder and holds all that is there from the start. In a `place` that
+    several share it holds a partition from `position` or the first record until `revoke` or `reload`.
+    """
 
     name = "metrics_store"
     topics: tuple[str, ...] = (METRICS, RUNS, CONTROL)
@@ -68,77 +73,131 @@ class MetricsStore:
         retention: Retention | None = None,
         seal_rows: int = SEAL_ROWS,
         publish_s: float = PUBLISH_EVERY_S,
+        place: Place | None = None,
     ) -> None:
         self._clock = clock
-        self._retention = retention or Retention()
-        self._folder = folder
-        self._seal_rows = seal_rows
         self._publish_s = publish_s
+        self._alone = place is None
+        self._place = place or Directory(folder, clock)
         self._counts = Counts()
         self._due = self._cursor_due = self._retention_due = self._flushed = 0.0
-        self._open(verify_s=VERIFY_AT_START_S)
-
-    def _open(self, verify_s: float) -> None:
-        """Finds out from the visible files where everything stands."""
         self._torn = False
-        self._metrics = MetricFiles(os.path.join(self._folder, "metrics"), self._seal_rows, self._counts, self._clock, verify_s)
-        self._expiry = Expiry(self._metrics, self._retention, self._clock.now())
-        self._tables: dict[int, _Tables] = {}
-        numbers = {0}
-        for name in ("runs", "decisions"):
-            folder = os.path.join(self._folder, name)
-            self._counts.leftovers_removed += prepare(folder)
-            numbers |= {number for number, _, _ in visible_files(folder)}
-        for number in sorted(numbers):
-            self._of(number)
+        self._damaged_rows = self._dropped_acks = 0
+        self._problems: list[str] = []
+        self._held: dict[int, _Held] = {}
+        self._revoked: set[int] = set()
+        self._metrics = MetricFiles(seal_rows, self._counts, clock, VERIFY_AT_START_S)
+        self._expiry = Expiry(self._metrics, retention or Retention(), clock.now(), self._place.metrics)
+        self._hold_all()
+
+    def _hold_all(self) -> None:
+        if self._alone:
+            for number in sorted({0} | self._place.numbers()):
+                self._of(number)
 
     def reload(self) -> None:
-        """After a step that failed: what may be half folded is forgotten and read again from the bus. What waits for room
-        on a full disk is whole and stays."""
-        if self._torn:
-            self._metrics.close()
-            self._expiry.close()
-            self._open(verify_s=0.0)
+        """After a step that failed: what may be half folded, or may be another store's by now, is forgotten and read again
+        from the bus. Of the only store of a folder what waits for room on a full disk is whole and stays."""
+        if self._torn or not self._alone:
+            for number in list(self._held):
+                self._forget(number)
+            self._torn = False
+            self._hold_all()
 
     @contextmanager
     def _whole_or_torn(self) -> Iterator[None]:
-        """Marks the memory as torn where something fails that is not Unavailable, after which it is whole by design."""
+        """Marks the memory as torn where something fails that is not Unavailable, after which it is whole by design. What
+        is held no more is forgotten."""
         before, self._torn = self._torn, True
         try:
             yield
-        except Unavailable:
+        except Unavailable as error:
             self._torn = before
+            if isinstance(error, Fenced):
+                self._lose(error)
             raise
         self._torn = before
 
-    def _of(self, number: int) -> _Tables:
-        if number not in self._tables:
-            self._tables[number] = _Tables(self._folder, number)
-        return self._tables[number]
+    def _lose(self, error: Fenced) -> None:
+        self._counts.fenced += 1
+        self._problems.append(error.message)
+        self._forget(error.number)
+        self._revoked.add(error.number)
+
+    def _of(self, number: int) -> _Held:
+        """The partition, taken over where it is not held. Unavailable where it was taken away and not given back."""
+        held = self._held.get(number)
+        if held is None:
+            if number in self._revoked:
+                raise Unavailable(f"partition {number} is another daemon's now", "nothing to do: the lane begins anew")
+            held = self._held[number] = self._take_over(number)
+        return held
+
+    def _take_over(self, number: int) -> _Held:
+        tenure = self._place.take(number)
+        try:
+            self._metrics.open(tenure)
+            held = _Held(tenure)
+        except BaseException:
+            self._metrics.forget(number)
+            tenure.release()
+            raise
+        self._counts.partitions_taken += 1
+        return held
+
+    def _forget(self, number: int) -> None:
+        """Lets a partition go; what is in memory of it and not visible is read from the bus by whoever holds it next."""
+        held = self._held.pop(number, None)
+        self._metrics.forget(number)
+        if held is not None:
+            self._damaged_rows += sum(one.damaged for one in held.files)
+            self._dropped_acks += held.decisions.dropped_acks
+            self._metrics.problems += [text for one in held.files for text in one.problems]
+            held.tenure.release()
+            self._counts.partitions_let_go += 1
+
+    def revoke(self, partitions: Iterable[Partition]) -> None:
+        """These go to another daemon: makes what was taken of them visible and lets them go. What cannot be published any
+        more is on the bus still."""
+        for number in sorted({number for topic, number in partitions if topic in self.topics}):
+            try:
+                if number in self._held and not self._torn:
+                    self._publish(number)
+            except Unavailable as error:
+                self._counts.fenced += isinstance(error, Fenced)
+            finally:
+                self._forget(number)
+                self._revoked.add(number)
 
     def position(self, partition: Partition) -> int | None:
-        """The offset to read a partition from, by the files alone; 0 where there are none: the earliest that is left."""
+        """The offset to read a partition from, by the files alone; 0 where there are none: the earliest that is left. To
+        ask is to be assigned: it is taken over where it is not held."""
         topic, number = partition
-        if topic == METRICS:
-            return self._metrics.position(number)
-        return self._of(number).position(topic) if topic in (RUNS, CONTROL) else None
+        if topic not in self.topics:
+            return None
+        self._revoked.discard(number)
+        held = self._held.get(number)
+        if held is not None and not held.tenure.held:
+            self._forget(number)
+        held = self._of(number)
+        return self._metrics.partition(number).position if topic == METRICS else held.position(topic)
 
     def pass_over(self, positions: Mapping[Partition, int]) -> None:
         """Goes on at these offsets where it is not as far: what lies before them was set aside as poison."""
         for (topic, number), following in positions.items():
+            runs, decisions = self._of(number).files
             if topic == METRICS:
                 self._metrics.partition(number).pass_over(following)
                 continue
-            runs, decisions = self._of(number).files
             for table in (runs, decisions) if topic == RUNS else (decisions,):
                 table.advance(topic, max(following, table.cursor.get(topic, 0)))
 
     def committed(self) -> Mapping[Partition, int]:
-        """What is visible on disk: the bus must keep the records from these offsets on."""
+        """What is visible on disk of the partitions that are held: the bus must keep the records from these offsets on."""
         known = dict(self._metrics.committed())
-        for number, tables in self._tables.items():
+        for number, held in self._held.items():
             for topic in (RUNS, CONTROL):
-                known[topic, number] = tables.position(topic, visible=True)
+                known[topic, number] = held.position(topic, visible=True)
         return known
 
     def handle(self, records: Sequence[Record], now: float) -> list[Message]:
@@ -150,12 +209,14 @@ class MetricsStore:
                     continue
                 if number % 16 == 0 and self._metrics.waiting >= MAX_WAITING_ROWS:
                     self.flush(now)
+                if record.partition not in self._held:
+                    self._of(record.partition)
                 self._metrics.take(record)
         return list(self._told(now))
 
     def _fold(self, record: Record) -> None:
-        tables = self._of(record.partition)
-        runs, decisions = tables.files
+        held = self._of(record.partition)
+        runs, decisions = held.files
         new_for_runs = record.topic == RUNS and record.offset >= runs.cursor.get(RUNS, 0)
         new_for_decisions = record.offset >= decisions.cursor.get(record.topic, 0)
         if not (new_for_runs or new_for_decisions):
@@ -167,27 +228,27 @@ class MetricsStore:
             self._counts.skipped_records += 1  # the judge's lane keeps it as a dead letter and says so
             event = None
         if isinstance(event, RunEvent) and new_for_runs:
-            tables.runs.fold(event, record.offset)
+            held.runs.fold(event, record.offset)
         elif isinstance(event, Ack) and new_for_decisions:
-            tables.decisions.answer(event)
+            held.decisions.answer(event)
         elif isinstance(event, Decision) and new_for_decisions:
-            tables.decisions.decide(event)
+            held.decisions.decide(event)
         if new_for_runs:
             runs.advance(RUNS, record.offset + 1)
         if new_for_decisions:
             decisions.advance(record.topic, record.offset + 1)
 
     def _told(self, now: float) -> Iterator[Message]:
-        sources = [self._metrics.problems, *(one.problems for tables in self._tables.values() for one in tables.files)]
+        sources = [self._problems, self._metrics.problems, *(one.problems for held in self._held.values() for one in held.files)]
         for problems in sources:
             for text in problems:
-                notice = Notice("damaged file", text, now, count=1)
+                notice = Notice("fenced" if problems is self._problems else "damaged file", text, now, count=1)
                 yield Message(NOTICES, self.name, encode(notice))
             problems.clear()
 
     def tick(self, now: float) -> None:
         """Publishes when it is due, and looks after old files now and then."""
-        rows = self._metrics.waiting or any(one.waiting for tables in self._tables.values() for one in tables.files)
+        rows = self._metrics.waiting or any(one.waiting for held in self._held.values() for one in held.files)
         if now < self._flushed:
             self._due = self._cursor_due = self._retention_due = now  # the clock was put back
         if now >= self._due and (rows or now >= self._cursor_due):
@@ -202,22 +263,33 @@ class MetricsStore:
         """Makes everything taken visible at once."""
         copied = self._metrics.copied_bytes
         began = self._clock.monotonic()
-        with self._whole_or_torn():
-            self._metrics.publish()
-            for tables in self._tables.values():
-                for one in tables.files:
-                    one.publish()
+        fenced: Fenced | None = None
+        for number in list(self._held):
+            try:
+                with self._whole_or_torn():
+                    self._publish(number)
+            except Fenced as error:  # the others are as whole as they were
+                fenced = error
+        if fenced is not None:
+            raise fenced
         took = self._clock.monotonic() - began
         self._due = now + max(self._publish_s, PUBLISH_COST * took, copied / COPY_BYTES_PER_S)
         self._cursor_due = now + CURSOR_EVERY_S
         self._flushed = now
 
+    def _publish(self, number: int) -> None:
+        """The points first: whoever reads that a run has ended finds what it logged."""
+        self._metrics.publish(number)
+        for one in self._held[number].files:
+            one.publish()
+
     @property
     def counters(self) -> dict[str, int]:
         """What was taken, and every kind of thing that was repeated, skipped, damaged or removed, since the start."""
         counts = asdict(self._counts)
-        tables = self._tables.values()
-        counts["damaged_files"] += sum(one.damaged for pair in tables for one in pair.files)
-        counts["dropped_acks"] = sum(one.decisions.dropped_acks for one in tables)
+        held = list(self._held.values())
+        counts["damaged_files"] += self._damaged_rows + sum(one.damaged for pair in held for one in pair.files)
+        counts["dropped_acks"] = self._dropped_acks + sum(one.decisions.dropped_acks for one in held)
         counts["waiting_rows"] = self._metrics.waiting
+        counts["partitions"] = len(held)
         return counts

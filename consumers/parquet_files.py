@@ -1,6 +1,6 @@
 """Parquet files as Smart Tuner keeps them: visible ones only appear, or are replaced by a version with all their rows.
 
-A file is written under a hidden name (a leading dot, which every Parquet reader skips), made durable and renamed. What is
+A file is written where no reader looks, made durable and put in its place by who holds its partition (tenure.py). What is
 written is plain: one fixed schema a folder, plain strings, page checksums. What the store must know of a file after a crash
 (the offset its rows end at, and the like) stands in the file's own metadata, so that no second store can disagree with it.
 """
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,11 +18,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..core.errors import ConfigError, CorruptData, Unavailable
+from ..core.errors import ConfigError, CorruptData
+from .tenure import Tenure, on_disk
 
 VERSION = 1
-HIDDEN, DAMAGED = ".tmp-", ".damaged-"
-_NAME = re.compile(r"(\d+)-(\d{20})\.parquet")
 _VERSION_KEY, _FACTS_KEY = b"smarttuner.version", b"smarttuner"
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -88,34 +85,6 @@ DECISIONS_SCHEMA = pa.schema(
 )
 
 
-def file_name(partition: int, start: int) -> str:
-    """The name of the file of a partition whose rows begin at offset `start`.
-
-    >>> file_name(0, 17)
-    '0-00000000000000000017.parquet'
-    """
-    return f"{partition}-{start:020d}.parquet"
-
-
-def parse_name(name: str) -> tuple[int, int] | None:
-    """(partition, start offset) of a file's name; None for a name that is not ours."""
-    found = _NAME.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-@contextmanager
-def on_disk(path: str) -> Iterator[None]:
-    """An OSError inside becomes Unavailable, which the lane retries: a full disk is waited for, not fatal."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = (
-            "make room there; the rows wait and nothing is lost" if full else "check the folder's owner and its disk; the rows wait"
-        )
-        raise Unavailable(f"cannot write {path}: {error.strerror or error}", hint) from error
-
-
 def _options(schema: pa.Schema) -> dict[str, Any]:
     texts = [one.name for one in schema if pa.types.is_string(one.type)]
     whole = [one.name for one in schema if pa.types.is_integer(one.type) or pa.types.is_timestamp(one.type)]
@@ -133,11 +102,11 @@ def _metadata(facts: object) -> dict[str, str]:
     return {_VERSION_KEY.decode(): str(VERSION), _FACTS_KEY.decode(): msgspec.json.encode(facts).decode()}
 
 
-def read_facts(path: str) -> tuple[dict[str, Any], int]:
-    """The facts in a file's metadata and its number of rows. CorruptData for bytes that are no file of ours, ConfigError
-    for a file of a newer version, FileNotFoundError where there is none."""
+def read_facts(path: str, footer: str | pa.NativeFile | None = None) -> tuple[dict[str, Any], int]:
+    """The facts in a file's metadata (read from `footer` where that lies elsewhere) and its number of rows. CorruptData for
+    bytes that are no file of ours, ConfigError for a file of a newer version, FileNotFoundError where there is none."""
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(path if footer is None else footer)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
@@ -166,76 +135,10 @@ def verify(path: str) -> None:
         raise CorruptData(f"{path}: {error}", "it is set aside and its rows are read again from the bus") from error
 
 
-def set_aside(path: str) -> str:
-    """Gives a damaged file a hidden name, so that it no longer breaks the readers of its folder; the new path."""
-    folder, name = os.path.split(path)
-    for count in range(1000):
-        target = os.path.join(folder, f"{DAMAGED}{name}" + (f".{count}" if count else ""))
-        if not os.path.exists(target):
-            break
-    with on_disk(path):
-        os.replace(path, target)
-        sync_folder(folder)
-    return target
-
-
-def set_aside_before(folder: str) -> dict[tuple[int, int], list[str]]:
-    """The hidden paths of the files that were ever set aside in a folder, by (partition, start) of their names."""
-    found: dict[tuple[int, int], list[str]] = {}
-    for name in os.listdir(folder):
-        parts = _NAME.match(name[len(DAMAGED) :]) if name.startswith(DAMAGED) else None
-        if parts:
-            found.setdefault((int(parts[1]), int(parts[2])), []).append(os.path.join(folder, name))
-    return found
-
-
-def prepare(folder: str) -> int:
-    """Makes the folder and removes what a kill left half written in it; how many files that were."""
-    with on_disk(folder):
-        os.makedirs(folder, exist_ok=True)
-        left = [name for name in os.listdir(folder) if name.startswith(HIDDEN)]
-        for name in left:
-            os.unlink(os.path.join(folder, name))
-    return len(left)
-
-
-def visible_files(folder: str) -> list[tuple[int, int, str]]:
-    """(partition, start, path) of each visible file of ours, in that order."""
-    found = [(parse_name(name), name) for name in os.listdir(folder)]
-    return sorted((*key, os.path.join(folder, name)) for key, name in found if key)
-
-
-def sync_folder(folder: str) -> None:
-    """Makes the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _hidden(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, HIDDEN + name)
-
-
-@contextmanager
-def _replacing(path: str) -> Iterator[str]:
-    """A hidden path to write to; on success it is durable under `path`, on an error it is gone."""
-    hidden = _hidden(path)
-    try:
-        with on_disk(path):
-            yield hidden
-            os.replace(hidden, path)
-            sync_folder(os.path.dirname(path))
-    finally:
-        with suppress(OSError):
-            os.unlink(hidden)
-
-
-def write_file(path: str, schema: pa.Schema, groups: Iterable[pa.Table], facts: object) -> None:
-    """Writes a whole file, a row group for each table, and puts it in place of what was there. Unavailable on a full disk."""
-    with _replacing(path) as hidden, pa.OSFile(hidden, "wb") as sink:
+def write_file(tenure: Tenure, path: str, schema: pa.Schema, groups: Iterable[pa.Table], facts: object) -> None:
+    """Writes a whole file, a row group for each table, and puts it in place of what was there. Unavailable on a full disk,
+    Fenced where the tenure is over."""
+    with tenure.replacing(path) as hidden, pa.OSFile(hidden, "wb") as sink:
         _write_groups(sink, schema, groups, facts=facts)
         os.fsync(sink.fileno())
 
@@ -265,8 +168,9 @@ class GrowingFile:
     handed in again at the next `publish` and so join larger row groups.
     """
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
+    def __init__(self, tenure: Tenure, path: str, schema: pa.Schema) -> None:
         self.path = path
+        self._tenure = tenure
         self.rows = 0
         self._schema = schema
         self._metadata: pq.FileMetaData | None = None
@@ -275,12 +179,13 @@ class GrowingFile:
         self._closing: weakref.finalize[[int], GrowingFile] | None = None
 
     @classmethod
-    def resume(cls, path: str, schema: pa.Schema) -> GrowingFile:
+    def resume(cls, tenure: Tenure, path: str, schema: pa.Schema) -> GrowingFile:
         """Goes on with a file that is there; all its rows count as frozen."""
-        one = cls(path, schema)
+        one = cls(tenure, path, schema)
         with on_disk(path):
-            one._hold(os.open(path, os.O_RDONLY))
-            one._metadata = pq.read_metadata(path)
+            there = tenure.whole(path)
+            one._hold(os.open(there, os.O_RDONLY))
+            one._metadata = pq.read_metadata(there)
             one._end = _footer_start(one._source)
         one.rows = one._metadata.num_rows
         return one
@@ -299,7 +204,7 @@ class GrowingFile:
         """Replaces the visible file by frozen rows + `groups`; with `freeze` these are handed in no more."""
         fd = -1
         try:
-            with _replacing(self.path) as hidden:
+            with self._tenure.replacing(self.path) as hidden:
                 with pa.OSFile(hidden, "wb") as sink:
                     _write_groups(sink, self._schema, groups, source=self._source, end=self._end)
                 fd = os.open(hidden, os.O_RDWR)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..bus.places import find_place
 from ..core.errors import UsageError
 from .arrow_columns import numbers, rows_of, table_of, texts, values_of
-from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA, visible_files
+from .file_names import visible_files
+from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd

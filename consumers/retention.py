@@ -7,7 +7,6 @@ file of a partition stays: it says where to go on reading.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from .folder_watch import FolderWatch
 from .metric_files import MetricFiles
 from .metric_partition import Facts, StoredFile
-from .parquet_files import METRICS_SCHEMA, on_disk, read_facts, write_file
+from .parquet_files import METRICS_SCHEMA, read_facts, write_file
 
 QUIET_S = 3600.0
 MAX_EMPTIED = 1_000
@@ -32,17 +31,18 @@ class Retention:
 
 
 class Expiry:
-    """Holds a folder of metrics to its limits."""
+    """Holds the metrics of the partitions that are held to their limits. `folder` is the one that their readers list, None
+    where that cannot be seen: then an emptied file stays until there are too many of them."""
 
-    def __init__(self, files: MetricFiles, keep: Retention, now: float) -> None:
+    def __init__(self, files: MetricFiles, keep: Retention, now: float, folder: str | None) -> None:
         self._files = files
         self._keep = keep
-        self._watch = FolderWatch(files.folder)
+        self._watch = FolderWatch(folder) if folder is not None else None
         self._last_listed = now
 
     def expire(self, now: float) -> None:
         """Empties what is over the limits and unlinks what was emptied long enough ago. Unavailable where the disk is away."""
-        if self._watch.listed():
+        if self._watch is None or self._watch.listed():
             self._last_listed = now
         age = self._keep.age_s
         if age is not None:
@@ -57,7 +57,8 @@ class Expiry:
 
     def close(self) -> None:
         """Ends the watch of the folder."""
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def _seal_old(self, before: float) -> None:
         """A file that grows no more and is too old is sealed, so that it can expire."""
@@ -67,13 +68,14 @@ class Expiry:
                 self._files.partition(number).finish()
 
     def _empty(self, one: StoredFile, now: float) -> StoredFile:
-        facts = msgspec.convert(read_facts(one.path)[0], Facts)
+        tenure = self._files.partition(one.partition).tenure
+        facts = msgspec.convert(read_facts(one.path, tenure.footer(one.path))[0], Facts)
         facts.emptied = now
         if one is not self._files.by_start(one.partition)[-1]:
             facts.marks = []  # those of the newest are needed to go on
-        write_file(one.path, METRICS_SCHEMA, [], facts)
+        write_file(tenure, one.path, METRICS_SCHEMA, [], facts)
         facts.marks = []
-        emptied = StoredFile(one.path, one.partition, facts, 0, os.path.getsize(one.path))
+        emptied = StoredFile(one.path, one.partition, facts, 0, tenure.size(one.path))
         self._files.files[one.path] = emptied
         self._files.counts.expired_files += 1
         return emptied
@@ -90,9 +92,9 @@ class Expiry:
                 self._remove(one)
 
     def _remove(self, one: StoredFile) -> None:
-        with on_disk(one.path):
-            for other in self._files.forget_aside(one):
-                os.unlink(other)  # first: without its successor it would be read again
-            os.unlink(one.path)
+        tenure = self._files.partition(one.partition).tenure
+        for other in self._files.forget_aside(one):
+            tenure.remove(other)  # first: without its successor it would be read again
+        tenure.remove(one.path)
         del self._files.files[one.path]
         self._files.counts.removed_files += 1

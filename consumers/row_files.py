@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from ..core.errors import CorruptData
 from .arrow_columns import rows_of, table_of
-from .parquet_files import file_name, on_disk, read_facts, set_aside, verify, visible_files, write_file
+from .parquet_files import read_facts, verify, write_file
+from .tenure import Tenure, on_disk
 
 MAX_ROWS = 1_000
 MAX_TEXT_BYTES = 4 << 20
@@ -53,13 +54,13 @@ class RowFiles:
     """The rows of one partition of a table, by key. Times are µs since 1970 here. A damaged file is set aside: the cursor
     falls back to where the file before it ended, so that its rows are folded again as far as the bus has them."""
 
-    def __init__(self, folder: str, schema: pa.Schema, key: str, number: int, leading_topic: str) -> None:
+    def __init__(self, tenure: Tenure, table: str, schema: pa.Schema, key: str, leading_topic: str) -> None:
         self.cursor: dict[str, int] = {}
         self.visible: dict[str, int] = {}
         self.extra: dict[str, Any] = {}
         self.problems: list[str] = []
         self.damaged = 0
-        self._folder, self._schema, self._key, self._number = folder, schema, key, number
+        self._tenure, self._table, self._schema, self._key = tenure, table, schema, key
         self._leading_topic = leading_topic
         self._home: dict[str, int] = {}  # key -> start of the file it lives in
         self._loaded: dict[int, _File] = {}
@@ -72,22 +73,20 @@ class RowFiles:
         bad: dict[int, str] = {}
         fallen: dict[str, int] | None = None
         facts = Facts()
-        for number, start, path in visible_files(self._folder):
-            if number != self._number:
-                continue
+        for start, path in self._tenure.files(self._table):
             try:
-                verify(path)
-                facts = msgspec.convert(read_facts(path)[0], Facts)
+                verify(self._tenure.whole(path))
+                facts = msgspec.convert(read_facts(path, self._tenure.footer(path))[0], Facts)
             except (CorruptData, msgspec.ValidationError) as error:
                 bad[start] = str(error)
                 fallen = dict(facts.cursor) if fallen is None else fallen
                 continue
             good.append(start)
-            for name in _read(path, [self._key]).column(0).to_pylist():
+            for name in _read(self._tenure.whole(path), [self._key]).column(0).to_pylist():
                 self._home[name] = start
         self._begin(good, fallen)
         for start, why in bad.items():
-            target = set_aside(self._path(start))
+            target = self._tenure.set_aside(self._path(start))
             self.damaged += 1
             self.problems.append(f"a damaged file was set aside as {os.path.basename(target)}: {why}")
         if not good:
@@ -107,9 +106,8 @@ class RowFiles:
 
     def scan(self, columns: list[str]) -> Iterator[Row]:
         """The named columns of all rows that are on disk."""
-        for number, _, path in visible_files(self._folder):
-            if number == self._number:
-                yield from _read(path, columns).to_pylist()
+        for _, path in self._tenure.files(self._table):
+            yield from _read(self._tenure.whole(path), columns).to_pylist()
 
     def __contains__(self, key: str) -> bool:
         return key in self._home
@@ -162,14 +160,14 @@ class RowFiles:
         self._loaded = {self._newest: self._loaded[self._newest]}
 
     def _path(self, start: int) -> str:
-        return os.path.join(self._folder, file_name(self._number, start))
+        return self._tenure.path(self._table, start)
 
     def _load(self, start: int) -> _File:
         if start not in self._loaded:
             path = self._path(start)
             with on_disk(path):
-                facts = msgspec.convert(read_facts(path)[0], Facts)
-                table = _read(path)
+                facts = msgspec.convert(read_facts(path, self._tenure.footer(path))[0], Facts)
+                table = _read(self._tenure.whole(path))
             self._loaded[start] = _File(facts, {row[self._key]: row for row in rows_of(table)})
         return self._loaded[start]
 
@@ -178,7 +176,7 @@ class RowFiles:
         extra = self.extra if start == self._newest else {}
         facts = Facts(cursor, file.facts.seen, extra)
         table = table_of(list(file.rows.values()), self._schema)
-        write_file(self._path(start), self._schema, [table], facts)
+        write_file(self._tenure, self._path(start), self._schema, [table], facts)
         file.facts = facts
 
 

@@ -11,13 +11,14 @@ from ..core.ports import RUNS
 from ..core.run import RunRecord, fold
 from .parquet_files import RUNS_SCHEMA
 from .row_files import Row, RowFiles, json_text, micros, whole
+from .tenure import Tenure
 
 
 class RunsTable:
     """The attempts whose events come from one partition of the runs topic."""
 
-    def __init__(self, folder: str, number: int) -> None:
-        self.rows = RowFiles(folder, RUNS_SCHEMA, "attempt", number, RUNS)
+    def __init__(self, tenure: Tenure) -> None:
+        self.rows = RowFiles(tenure, "runs", RUNS_SCHEMA, "attempt", RUNS)
         self._numbers: dict[str, set[int]] = {}
         for row in self.rows.scan(["run", "attempt_number"]):
             self._numbers.setdefault(row["run"], set()).add(row["attempt_number"])

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from smarttuner.bus.local import LocalLog
+from smarttuner.consumers.file_names import file_name
 from smarttuner.consumers.metrics_store import MetricsStore
-from smarttuner.consumers.parquet_files import file_name
 from smarttuner.core.clock import SystemClock
 from smarttuner.core.events import MetricChunk, decode
 from smarttuner.core.ports import METRICS

@@ -38,6 +38,8 @@ LOOP = {
         "points",
         "compaction",
         "parquet_files",
+        "tenure",
+        "file_names",
         "row_files",
         "runs_table",
         "decisions_table",
@@ -51,7 +53,10 @@ EFFECTS = ("broken", "decided", "acks", "applied", "metrics", "runs", "decisions
 LONG_S = 900.0
 """Longer than a script: a judge that begins anew decides again on every point, and not only on what is no backlog."""
 STATE_CHANGES = {"daemon": ("lane", "stores", "state"), "tests/simulation": ("job", "planted")}
-STORE_CHANGES = {"consumers": ("metrics_store", "metric_partition", "row_files", "parquet_files"), "tests/simulation": ("planted",)}
+STORE_CHANGES = {
+    "consumers": ("metrics_store", "metric_partition", "row_files", "parquet_files", "tenure"),
+    "tests/simulation": ("planted",),
+}
 """Where bugs are planted: the kills that find them are near."""
 KILLS_A_CHAIN = 12
 MEMORY = "/dev/shm"

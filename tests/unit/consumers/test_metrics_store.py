@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers import metric_partition, metrics_store, parquet_files, retention
+from smarttuner.consumers import metric_partition, metrics_store, parquet_files, retention, tenure
+from smarttuner.consumers.file_names import file_name
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.consumers.retention import Retention
 from smarttuner.core.clock import ManualClock
@@ -82,7 +83,7 @@ def test_a_row_holds_what_was_logged(tmp_path):
     assert rows.value.isna().tolist() == [True, False, True, False]
     assert rows.value[1] == float("-inf")
     assert rows.time[0] == pd.Timestamp(NOW, unit="s", tz="UTC")
-    assert pq.read_schema(tmp_path / "metrics" / parquet_files.file_name(0, 0)).remove_metadata() == parquet_files.METRICS_SCHEMA
+    assert pq.read_schema(tmp_path / "metrics" / file_name(0, 0)).remove_metadata() == parquet_files.METRICS_SCHEMA
 
 
 def test_rows_are_published_once_a_second_and_not_oftener_than_a_write_allows(tmp_path):
@@ -165,7 +166,7 @@ def test_a_full_file_is_sealed_under_its_name_sorted_with_row_groups_of_one_seri
     store.handle([record(999, chunk(10**6))], NOW)
     store.flush(NOW)
     assert len(table(tmp_path)) == 42_010
-    assert sorted(os.listdir(tmp_path / "metrics")) == [first, parquet_files.file_name(0, 13 * 3 + 1)]
+    assert sorted(os.listdir(tmp_path / "metrics")) == [first, file_name(0, 13 * 3 + 1)]
 
 
 def test_a_growing_file_copies_what_is_frozen_and_keeps_it_readable(tmp_path, monkeypatch):
@@ -180,7 +181,7 @@ def test_a_growing_file_copies_what_is_frozen_and_keeps_it_readable(tmp_path, mo
             assert len(rows) == 14 * (i + 1)
             assert not rows.duplicated(["series", "seq"]).any()
     assert len(os.listdir(tmp_path / "metrics")) == 1
-    parquet_files.verify(str(tmp_path / "metrics" / parquet_files.file_name(0, 0)))
+    parquet_files.verify(str(tmp_path / "metrics" / file_name(0, 0)))
 
 
 def test_records_seen_before_and_records_that_are_no_metrics_are_skipped_and_counted(tmp_path):
@@ -268,7 +269,7 @@ def test_a_kill_while_a_hole_is_read_again_loses_and_doubles_nothing(tmp_path):
 
 def test_what_a_kill_left_half_written_is_removed_at_start(tmp_path):
     opened(tmp_path)
-    left = tmp_path / "metrics" / (parquet_files.HIDDEN + "x")
+    left = tmp_path / "metrics" / (".tmp-" + file_name(0, 0))
     left.write_bytes(b"PAR1")
     assert opened(tmp_path).counters["leftovers_removed"] == 1
     assert not left.exists()
@@ -351,7 +352,7 @@ def test_emptied_files_are_not_kept_without_limit_for_somebody_who_lists_the_fol
 
 def test_a_foreign_file_is_not_taken_for_ours(tmp_path):
     opened(tmp_path)
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "metrics" / parquet_files.file_name(0, 9))
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "metrics" / file_name(0, 9))
     store = opened(tmp_path)
     assert store.counters["damaged_files"] == 1
     assert "somebody else" in decode(store.handle([], NOW)[0].body).text
@@ -362,7 +363,7 @@ def test_after_a_step_that_failed_halfway_the_store_goes_on_from_its_files(tmp_p
     records = log(40)
     feed(store, records[:10])
     store.flush(NOW)
-    monkeypatch.setattr(metric_partition.os.path, "getsize", lambda path: 1 / 0)
+    monkeypatch.setattr(tenure.os.path, "getsize", lambda path: 1 / 0)
     feed(store, records[10:20])
     with pytest.raises(ZeroDivisionError):
         store.flush(NOW)
@@ -424,7 +425,7 @@ def test_what_is_remembered_of_sources_is_bounded_the_least_recent_goes_first(tm
     for i in range(6):
         store.handle([record(i, chunk(0, run=f"r{i}"))], NOW)
         store.flush(NOW)
-    facts, _ = parquet_files.read_facts(str(tmp_path / "metrics" / parquet_files.file_name(0, 0)))
+    facts, _ = parquet_files.read_facts(str(tmp_path / "metrics" / file_name(0, 0)))
     assert [run for run, *_ in facts["marks"]] == ["r3", "r4", "r5"]
 
 
@@ -434,7 +435,7 @@ def test_a_sealed_file_has_one_row_group_for_a_series_also_where_it_was_written_
     for one in log(20, 500, ("b", "a")):
         store.handle([one], NOW)
         store.flush(NOW)
-    with pq.ParquetFile(tmp_path / "metrics" / parquet_files.file_name(0, 0)) as file:
+    with pq.ParquetFile(tmp_path / "metrics" / file_name(0, 0)) as file:
         groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
         assert [(one.num_rows, one.column(3).statistics.min, one.column(3).statistics.max) for one in groups] == [
             (10_000, "a", "a"),
