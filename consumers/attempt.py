@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +34,9 @@ class Attempt:
         self.windows: dict[str, Window] = {}
         self.rules: list[Rule] = []
         self.goal: Goal = "min"
+        self.partition = 0
+        self.folded: Mapping[str, int] = {}
+        """For each topic the offset before which it is in here already, as it was taken over."""
         self._rules = rules
         self._primary = primary
         self.settle()

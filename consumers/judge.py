@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from ..bus.claims import Claims
 from ..core.errors import CorruptData
 from ..core.events import (
     Ack,
+    Claim,
     Decision,
     LrIntent,
     MetricChunk,
@@ -59,6 +61,7 @@ class Judge:
     def __init__(self, rules: Rules, gates: Gates, primary: str = "val_loss", not_after_s: float = 600.0) -> None:
         self.attempts: dict[str, Attempt] = {}
         self.counters: Counter[str] = Counter()
+        self.claims = Claims()
         self._rules, self._gates, self._primary, self._not_after_s = rules, gates, primary, not_after_s
         self._timers: list[tuple[float, str, str]] = []
         self._changed: set[str] = set()
@@ -92,6 +95,8 @@ class Judge:
             except CorruptData as error:
                 self._answers.dead_letter(record, error)
                 continue
+            if self._is_folded(event, record):
+                continue
             if isinstance(event, MetricChunk) and record.topic == METRICS:
                 if self._is_stale(event, record, now):
                     self._judge(stretch)
@@ -109,13 +114,18 @@ class Judge:
             self._end_of_stale(now)
         return self._answers.take()
 
+    def _is_folded(self, event: Any, record: Record) -> bool:
+        """An attempt that was taken over may be ahead of its partition's cursor."""
+        attempt = self.attempts.get(getattr(event, "attempt", None) or "")
+        return attempt is not None and record.offset < attempt.folded.get(record.topic, 0)
+
     def _is_stale(self, chunk: MetricChunk, record: Record, now: float) -> bool:
         born = max((one.times[-1] for one in chunk.series if one.times), default=record.time)
         return now - min(record.time, born) > self._not_after_s
 
     def _warm(self, chunk: MetricChunk, record: Record) -> None:
         """Backlog older than a decision may be: it warms the windows and decides nothing."""
-        attempt = self._attempt(chunk, record.time)
+        attempt = self._attempt(chunk, record.time, record.partition)
         attempt.note(chunk)
         self._stale[chunk.attempt] += chunk.points()
         for one, positions in chunk.positions(attempt.windows):
@@ -131,17 +141,18 @@ class Judge:
         text = f"{old}: they warmed the windows, nothing was decided on them"
         self._answers.notice("backlog", text, time, level="info")
 
-    def _attempt(self, event: MetricChunk | RunEvent, time: float) -> Attempt:
+    def _attempt(self, event: MetricChunk | RunEvent, time: float, partition: int) -> Attempt:
         attempt = self.attempts.get(event.attempt)
         if attempt is None:
             # Nobody said `started`: such an attempt can be watched, not steered.
             record = RunRecord(event.run, event.attempt, event.group, started=time, said=Started(mode="observe"))
             attempt = self.attempts[event.attempt] = Attempt(Standing(record), self._rules, self._primary)
+            attempt.partition = partition
         self._changed.add(event.attempt)
         return attempt
 
     def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
-        attempt = self._attempt(chunk, record.time)
+        attempt = self._attempt(chunk, record.time, record.partition)
         attempt.note(chunk)
         if attempt.standing.record.over:
             self.counters["points_after_end"] += chunk.points()
@@ -200,8 +211,8 @@ class Judge:
         while self._timers and self._timers[0][0] <= until:
             deadline, name, decision_id_ = heapq.heappop(self._timers)
             if not decision_id_:
-                self.attempts.pop(name, None)
-                self._changed.add(name)
+                if self.attempts.pop(name, None) is not None:
+                    self._changed.add(name)
                 continue
             attempt = self.attempts.get(name)
             decision = attempt.standing.pending.pop(decision_id_, None) if attempt else None
@@ -215,7 +226,7 @@ class Judge:
     def _fold(self, event: Any, record: Record) -> None:
         match event:
             case RunEvent():
-                self._fold_run(event, record.time)
+                self._fold_run(event, record.time, record.partition)
             case Ack():
                 self._fold_ack(event)
             case Request() if len(record.body) > MAX_REQUEST_BYTES:
@@ -224,15 +235,17 @@ class Judge:
             case Request():
                 self._fold_request(event, record.time)
             case Decision():
-                self._fold_own(event, record.time)
+                self._fold_own(event, record)
+            case Claim():
+                self.claims.hear(event, record.partition)
             case MetricChunk() | Notice():
                 wrong = f"a {type(event).__name__} does not belong on {record.topic}"
                 self._answers.dead_letter(record, CorruptData(wrong, "publish it to its own topic"))
             case _:
                 self.counters["misplaced"] += 1
 
-    def _fold_run(self, event: RunEvent, time: float) -> None:
-        attempt = self._attempt(event, time)
+    def _fold_run(self, event: RunEvent, time: float, partition: int) -> None:
+        attempt = self._attempt(event, time, partition)
         standing = attempt.standing
         before = standing.record
         standing.record = fold(before, event)
@@ -338,9 +351,15 @@ class Judge:
         change = (request.action, request.params)
         self._propose(attempt, ("person", 1), change, reason, request.id, time, mode="act", by=request.by)
 
-    def _fold_own(self, decision: Decision, time: float) -> None:
-        """The judge's own decisions come back on control; after a lost state they tell what was decided already."""
-        attempt = self.attempts.get(decision.attempt)
+    def _fold_own(self, decision: Decision, record: Record) -> None:
+        """The judge's own decisions come back on control; after a lost state they tell what was decided already. One behind
+        another daemon's claim was sent by who had lost the partition: no job obeys it."""
+        attempt, time = self.attempts.get(decision.attempt), record.time
+        if decision.epoch < (self.claims.epoch(record.partition) or 0) and decision.status == "pending":
+            self.counters["decisions_stale"] += 1
+            if attempt is None or decision.id not in attempt.standing.known:  # else it was sent again under the new epoch
+                self._answers.ack(decision, "refused", "stale: another daemon had taken the partition over", time)
+            return
         if attempt is None or decision.id in attempt.standing.known:
             return
         standing = attempt.standing
@@ -372,20 +391,40 @@ class Judge:
         """What `changes` gave is durable."""
         self._changed.clear()
 
-    def load(self, attempts: dict[str, bytes], body: bytes | None) -> None:
+    def load(self, attempts: Mapping[str, bytes], body: bytes | None) -> None:
         """Forgets everything and takes the saved state instead."""
-        self.attempts = {name: Attempt.load(one, self._rules, self._primary) for name, one in attempts.items()}
         plain = msgspec.msgpack.decode(body) if body else {}
         self.counters.clear()
         self.counters.update(plain.get("counters", {}))
         self._answers.take()
         self._stale = Counter(plain.get("stale", {}))
+        self.claims = Claims()
+        self.attempts, self._timers = {}, []
+        self.take(0, {name: (body, {}) for name, body in attempts.items()})
         self._changed.clear()
-        waiting = [(d, name) for name, one in self.attempts.items() for d in one.standing.pending.values()]
-        self._timers = [(d.not_after + EXPIRY_GRACE_S, name, d.id) for d, name in waiting]
-        over = [(one.standing.record, name) for name, one in self.attempts.items() if one.standing.record.over]
-        self._timers += [((record.ended or 0.0) + FORGET_S, name, "") for record, name in over]
+
+    def take(self, partition: int, attempts: Mapping[str, tuple[bytes, Mapping[str, int]]]) -> None:
+        """Takes over the attempts of a partition as they were saved, each with the offsets before which it is folded."""
+        for name, (body, folded) in attempts.items():
+            attempt = self.attempts[name] = Attempt.load(body, self._rules, self._primary)
+            attempt.partition, attempt.folded = partition, folded
+            record = attempt.standing.record
+            self._timers += [(d.not_after + EXPIRY_GRACE_S, name, d.id) for d in attempt.standing.pending.values()]
+            if record.over:
+                self._timers.append(((record.ended or 0.0) + FORGET_S, name, ""))
+            self._changed.add(name)
         heapq.heapify(self._timers)
+
+    def drop(self, partition: int) -> None:
+        """Forgets the attempts of a partition that is another daemon's now."""
+        for name in [name for name, one in self.attempts.items() if one.partition == partition]:
+            del self.attempts[name]
+            self._changed.discard(name)
+
+    def touch(self, attempt: str) -> None:
+        """What is saved of this attempt has changed, though not in here."""
+        if attempt in self.attempts:
+            self._changed.add(attempt)
 
 
 def _silent_until(passed: Decision) -> float:

@@ -35,11 +35,18 @@ class Store(Protocol):
     def reload(self) -> None:
         """The consumer's state as it was committed last."""
 
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """They are another member's from the next poll on: makes them durable now, and forgets them."""
+
     def commit(
         self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
     ) -> Mapping[Partition, int] | None:
         """Makes what was folded so far durable: now if there are answers or `at_once`, else when it is due; the durable
         positions when they moved."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers came from elsewhere than `commit`: with a partition that was taken over."""
 
     def unsent(self) -> Sequence[tuple[int, Message]]:
         """Answers that are durable and not known to be published."""
@@ -111,6 +118,8 @@ class Lane:
         limit = 1 if self._single else LIMIT
         batch = bus.poll(self.consumer.topics, self.consumer.name, self.store.position, limit, wait_s)
         self._last_records = batch.records
+        if batch.revoked:
+            self.store.revoke(batch.revoked)
         now = max(now, self.clock.now()) if batch.records else now
         answers = [*self._losses(batch, now), *self.consumer.handle(batch.records, now)]
         self._advance(batch)
@@ -128,7 +137,7 @@ class Lane:
 
     def _commit(self, bus: Bus, answers: Sequence[Message], now: float) -> None:
         durable = self.store.commit(answers, self._positions, now, at_once=bool(self._single))
-        if answers:
+        if answers or self.store.waiting:
             self._send(bus)
         if durable:
             bus.commit(self.consumer.name, durable)

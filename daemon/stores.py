@@ -37,6 +37,10 @@ class JudgeStore:
         self._durable = self._state.positions()
         self._wanted = {}
 
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """One daemon has all partitions of a local log, and takes them up again where they are durable."""
+        self._save(())
+
     def commit(
         self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
     ) -> Mapping[Partition, int] | None:
@@ -69,6 +73,9 @@ class JudgeStore:
         self._tell_at = ended + TELL_S
         return dict(self._durable)
 
+    waiting = False
+    """What a kill left in the outbox is sent at the start."""
+
     def unsent(self) -> Sequence[tuple[int, Message]]:
         return self._state.unsent()
 
@@ -92,11 +99,16 @@ class PlainStore:
     def reload(self) -> None:
         self._out = []
 
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """Nothing is remembered."""
+
     def commit(
         self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
     ) -> Mapping[Partition, int] | None:
         self._out += answers
         return positions
+
+    waiting = False
 
     def unsent(self) -> Sequence[tuple[int, Message]]:
         return list(enumerate(self._out))

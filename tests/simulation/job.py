@@ -16,7 +16,7 @@ from script import BASE, ROUND_S, Source
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import CorruptData
 from smarttuner.core.events import Ack, Decision, Event, RunEvent, decode, encode
-from smarttuner.core.ports import CONTROL, RUNS, Bus, Message
+from smarttuner.core.ports import CONTROL, RUNS, Bus, Message, Record
 
 NO_ANSWER = "silent"
 Line = dict[str, Any]
@@ -52,12 +52,18 @@ class Job:
                 event = decode(record.body)
             except CorruptData:
                 continue
-            if isinstance(event, Decision) and event.attempt == self.source.attempt and event.status == "pending":
+            if not self.obeys(event, record):
+                continue
+            if event.attempt == self.source.attempt and event.status == "pending":
                 line = self.lines.get(event.id) or self._obey(event, i)
                 if line is not None:
                     answers[event.id] = line
         if answers:
             self._answer(sorted(answers.values(), key=lambda line: -line["n"]))
+
+    def obeys(self, event: Any, record: Record) -> bool:
+        """Whether this is a decision of who may decide."""
+        return isinstance(event, Decision)
 
     def _obey(self, decision: Decision, i: int) -> Line | None:
         line = self._outcome(decision, i, self._moment(i))

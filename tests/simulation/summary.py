@@ -36,7 +36,7 @@ def summary(folder: str, seed: int) -> Summary:
     frames = stored.frames(folder)
     found |= {name: stored.rows(frame) for name, frame in frames.items()}
     found["broken"] += stored.broken(frames["metrics"], records[METRICS])
-    return {name: _plain(value) for name, value in found.items()}
+    return {name: plain(value) for name, value in found.items()}
 
 
 def _all(log: LocalLog, topic: str) -> list[Record]:
@@ -113,16 +113,16 @@ def _jobs(folder: str, script: Script) -> Summary:
     return {"applied": found}
 
 
-def _plain(tree: Any) -> Any:
+def plain(tree: Any) -> Any:
     """Values that compare equal to themselves and survive JSON: NaN and bytes as words."""
     if isinstance(tree, float) and tree != tree:
         return "NaN"
     if isinstance(tree, bytes):
         return tree.hex()
     if isinstance(tree, dict):
-        return {str(key): _plain(value) for key, value in tree.items()}
+        return {str(key): plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
+        return [plain(value) for value in tree]
     return tree
 
 
