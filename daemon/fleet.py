@@ -29,7 +29,7 @@ SAVE_SHARE = 20
 """Without an answer what changed is saved every 5 s, or every 20 times what the last save took."""
 TELL_S = 1.0
 CLAIM_TRIES = 20
-HEAD = "|head"
+HEAD, CLAIM = "|head", "|claim"
 """No attempt can be called so."""
 
 Waiting = Mapping[tuple[int, str], list[Message]]
@@ -281,7 +281,7 @@ def restore(entries: Sequence[tuple[str, bytes | None]]) -> Found:
             keys.pop(key, None)
         else:
             keys[key] = epoch
-        if owner or name == "claim":
+        if name == CLAIM:
             if value is not None and epoch > found.epoch:
                 found.epoch, found.owner = epoch, owner
             continue
@@ -313,6 +313,6 @@ def _parsed(key: str) -> tuple[str | None, int, str]:
     kind, _, rest = key.partition("|")
     if rest and kind in ("claim", "head"):
         epoch, _, owner = rest.partition("|")
-        return (HEAD if kind == "head" else kind, int(epoch), owner) if epoch.isdecimal() else (None, 0, "")
+        return ("|" + kind, int(epoch), owner) if epoch.isdecimal() else (None, 0, "")
     name, _, epoch = key.rpartition("@")
     return (name, int(epoch), "") if name and epoch.isdecimal() else (None, 0, "")

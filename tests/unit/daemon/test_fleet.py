@@ -96,7 +96,7 @@ def test_state_follows_its_partition_and_the_claim_stands_before_anything_is_dec
 
 def test_who_hears_of_a_higher_claim_gives_everything_up_and_asks_anew(clock):
     log, state = MemoryLog(clock, 1), MemoryStateLog()
-    judge, store, lane = daemon(log, state, clock, "one")
+    _, store, lane = daemon(log, state, clock, "one")
     lane.step(clock.now())
     log.connect().publish([Message(CONTROL, "x", encode(Claim(0, 2, "other", clock.now())))])
     with pytest.raises(Unavailable, match="taken partition 0 over"):
