@@ -36,6 +36,7 @@ from ..core.standing import FOREVER, LR_ACTIONS, Standing
 from ..core.window import Columns, Window
 from .answers import Answers
 from .attempt import Attempt, Rules
+from .backlog import Backlog
 from .candidates import Candidates, Heap, judge_in_order
 from .rules import JudgesTheEnd, KeepsBest, Rule
 from .stretch import Stretch
@@ -65,7 +66,7 @@ class Judge:
         self._rules, self._gates, self._primary, self._not_after_s = rules, gates, primary, not_after_s
         self._timers: list[tuple[float, str, str]] = []
         self._changed: set[str] = set()
-        self._stale: Counter[str] = Counter()
+        self._backlog = Backlog()
         self._answers = Answers(self.counters)
         self._next: tuple[Rules, Gates, str, float] | None = None
 
@@ -98,7 +99,7 @@ class Judge:
             if self._is_folded(event, record):
                 continue
             if isinstance(event, MetricChunk) and record.topic == METRICS:
-                if self._is_stale(event, record, now):
+                if Backlog.holds(event, record, now - self._not_after_s):
                     self._judge(stretch)
                     self._warm(event, record)
                 else:
@@ -119,27 +120,19 @@ class Judge:
         attempt = self.attempts.get(getattr(event, "attempt", None) or "")
         return attempt is not None and record.offset < attempt.folded.get(record.topic, 0)
 
-    def _is_stale(self, chunk: MetricChunk, record: Record, now: float) -> bool:
-        born = max((one.times[-1] for one in chunk.series if one.times), default=record.time)
-        return now - min(record.time, born) > self._not_after_s
-
     def _warm(self, chunk: MetricChunk, record: Record) -> None:
         """Backlog older than a decision may be: it warms the windows and decides nothing."""
         attempt = self._attempt(chunk, record.time, record.partition)
         attempt.note(chunk)
-        self._stale[chunk.attempt] += chunk.points()
+        self._backlog.points[chunk.attempt] += chunk.points()
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
                 self._extend(attempt.windows[one.name], chunk.source, positions, (one.steps, one.values, one.times), record.time)
 
     def _end_of_stale(self, time: float) -> None:
-        if not self._stale:
-            return
-        points, attempts = sum(self._stale.values()), len(self._stale)
-        self._stale.clear()
-        old = f"{points} points of {attempts} attempts were older than {self._not_after_s:g} s"
-        text = f"{old}: they warmed the windows, nothing was decided on them"
-        self._answers.notice("backlog", text, time, level="info")
+        text = self._backlog.end(self._not_after_s)
+        if text:
+            self._answers.notice("backlog", text, time, level="info")
 
     def _attempt(self, event: MetricChunk | RunEvent, time: float, partition: int) -> Attempt:
         attempt = self.attempts.get(event.attempt)
@@ -385,7 +378,7 @@ class Judge:
     def changes(self) -> tuple[dict[str, bytes | None], bytes]:
         """What changed since `saved`, as the bytes of each attempt, and the judge's own body."""
         bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in self._changed}
-        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "stale": dict(self._stale)})
+        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "stale": dict(self._backlog.points)})
 
     def saved(self) -> None:
         """What `changes` gave is durable."""
@@ -397,7 +390,7 @@ class Judge:
         self.counters.clear()
         self.counters.update(plain.get("counters", {}))
         self._answers.take()
-        self._stale = Counter(plain.get("stale", {}))
+        self._backlog = Backlog(plain.get("stale"))
         self.claims = Claims()
         self.attempts, self._timers = {}, []
         self.take(0, {name: (body, {}) for name, body in attempts.items()})

@@ -28,6 +28,7 @@ LOOP = {
     "daemon": ("lane", "stores", "state", "gates"),
     "consumers": (
         "judge",
+        "backlog",
         "attempt",
         "answers",
         "candidates",
