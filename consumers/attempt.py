@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from ..core.events import Goal, MetricChunk
+from ..core.events import Decision, Goal, MetricChunk
 from ..core.run import RunRecord
-from ..core.standing import Standing
+from ..core.standing import FOREVER, Standing
 from ..core.window import Subject, Window
 from .rules import Rule, monitored_goal
 
 Rules = Callable[[RunRecord], Sequence[Rule]]
+RETRY_REFUSED_S = 60.0
+"""A final decision that a limit refused may be concluded again this much later."""
 
 
 class Last(msgspec.Struct, array_like=True):
@@ -108,3 +110,9 @@ class Attempt:
             if series in plain["windows"]:
                 window.load(plain["windows"][series])
         return attempt
+
+
+def silent_until(passed: Decision) -> float:
+    """How long the policy of a final decision says no more: for good, but where it was refused only for the time being."""
+    limited = passed.status == "refused" and (passed.refused_by or "").startswith(("limit", "pending"))
+    return passed.time + RETRY_REFUSED_S if limited else FOREVER

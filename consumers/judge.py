@@ -32,10 +32,10 @@ from ..core.events import (
 )
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.run import RunRecord, fold
-from ..core.standing import FOREVER, LR_ACTIONS, Standing
+from ..core.standing import LR_ACTIONS, Standing
 from ..core.window import Columns, Window
 from .answers import Answers
-from .attempt import Attempt, Rules
+from .attempt import Attempt, Rules, silent_until
 from .backlog import Backlog
 from .candidates import Candidates, Heap, judge_in_order
 from .rules import JudgesTheEnd, KeepsBest, Rule
@@ -43,8 +43,6 @@ from .stretch import Stretch
 
 EXPIRY_GRACE_S = 5.0
 """The job refuses at not_after; its answer may take this long before the daemon says expired in its stead."""
-RETRY_REFUSED_S = 60.0
-"""A final decision that a limit refused may be concluded again this much later."""
 MAX_REQUEST_BYTES = 64 * 1024
 """A decision carries what was asked for and must fit into a body itself: one that does not would stop the outbox for good."""
 FORGET_S = 86_400.0
@@ -181,7 +179,7 @@ class Judge:
             return
         passed = self._gates(decision, standing, rule.mode)
         if decision.action in ("prune", "alert"):
-            standing.latches[attempt.latch(rule)] = _silent_until(passed)
+            standing.latches[attempt.latch(rule)] = silent_until(passed)
         self._emit(passed, standing)
 
     def _emit(self, decision: Decision, standing: Standing) -> None:
@@ -359,7 +357,7 @@ class Judge:
         standing.known.add(decision.id)
         self._changed.add(decision.attempt)
         if decision.action in ("prune", "alert"):
-            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = _silent_until(decision)
+            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = silent_until(decision)
         if decision.status == "pending" and decision.not_after > time and not standing.record.over:
             self._await(decision, standing)
 
@@ -418,9 +416,3 @@ class Judge:
         """What is saved of this attempt has changed, though not in here."""
         if attempt in self.attempts:
             self._changed.add(attempt)
-
-
-def _silent_until(passed: Decision) -> float:
-    """How long the policy of a final decision says no more: for good, but where it was refused only for the time being."""
-    limited = passed.status == "refused" and (passed.refused_by or "").startswith(("limit", "pending"))
-    return passed.time + RETRY_REFUSED_S if limited else FOREVER
