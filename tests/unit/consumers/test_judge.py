@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers.judge import RETRY_REFUSED_S, Judge
+from smarttuner.consumers.attempt import RETRY_REFUSED_S
+from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.divergence import Divergence
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
