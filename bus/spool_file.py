@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -159,6 +160,16 @@ def opened_spool(path: str) -> tuple[int, Identity]:
         os.close(fd)
         raise
     return fd, identity
+
+
+def own(fd: int) -> bool:
+    """Takes the reading of a spool that was opened by its path for this descriptor, until it is closed or its process dies:
+    False while somebody else has it. A descriptor that its job hands over needs no such word: who hands it over does not read."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def sweep(folder: str) -> int:

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 from .. import __version__
 from ..bus import daemon_socket
 from ..bus.directory import DirectoryLock
+from ..bus.placements import Placements
 from ..bus.process import pid_started
-from ..bus.spool_file import is_running, memory_folder, opened_spool, spool_paths
+from ..bus.spool_file import is_running, memory_folder, opened_spool, own, spool_paths
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, SmartTunerError, Unavailable
 from ..core.ports import Bus, Clock
-from .edge_control import Follower, Placements
+from .edge_control import Follower
 from .edge_line import Line, Listener, Packet, Peer, raise_descriptor_limit
 from .edge_queries import Answer, Queries
 from .edge_stream import PROCESS_GONE, Stream
@@ -319,6 +320,8 @@ class Edge:
             reader = SpoolReader(fd)
             ours = identity.address in self._addresses or os.path.realpath(identity.address) in self._addresses
             if not ours or (running is not False and self._clock.now() - identity.created < SETTLING_S):
+                return
+            if not own(fd):  # its job, or another job of this user, ships it itself
                 return
             if reader.drained:
                 if running is False:

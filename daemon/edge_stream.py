@@ -6,51 +6,41 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..bus.process import boot_id
+from ..bus.delivery import Delivery
 from ..bus.shipper import Shipper
 from ..bus.spool_file import is_running
-from ..core.errors import CorruptData
-from ..core.events import RunEvent
 from ..core.ports import Message
 from .edge_limits import Allowance
 from .edge_line import Line
 
-PROCESS_GONE, HUNG_UP, REBOOTED = "died", "hung up", "reboot"
+PROCESS_GONE, HUNG_UP = "died", "hung up"
 
 
-class Stream:
-    """Mutable; belongs to the edge's thread. `path` is set where the daemon's own user's folder holds the spool.
+class Stream(Delivery):
+    """Belongs to the edge's thread. `path` is set where the daemon's own user's folder holds the spool.
 
     `ending` says why the attempt is over ("" while it is not); what is left of the spool is read first.
     """
 
     def __init__(self, shipper: Shipper, uid: int, allowances: Iterable[Allowance]) -> None:
-        self.shipper, self.uid = shipper, uid
-        self.reader = shipper.reader
-        self.identity = shipper.reader.identity
-        self.attempt, self.run = shipper.attempt, shipper.run
+        super().__init__(shipper)
+        self.uid = uid
         self.allowances = tuple(allowances)
         self.path: str | None = None
         self.line: Line | None = None
         self.pidfd = -1
         self.kept = False
-        self.committed = self.reader.position
         self.ending = ""
         self.silent_since: float | None = None
         self.arm_after = 0.0
         self.due: float | None = None
-        self.dropped = self.reader.dropped
         self.behind = 0
-        self._ended_before = False
 
     def read(self, now: float) -> list[Message]:
         """The messages of one turn."""
-        if self.reader.broken:
-            return []
-        self._ended_before = self.shipper.ended
         points = self.shipper.points
         try:
-            return self.shipper.read(now)
+            return super().read(now)
         finally:
             for one in self.allowances:
                 one.take(self.shipper.points - points, now)
@@ -58,44 +48,6 @@ class Stream:
     def wait_s(self, now: float) -> float:
         """How long its allowances make it wait."""
         return max((one.wait_s(now) for one in self.allowances), default=0.0)
-
-    def keep(self) -> None:
-        """What was read is durable: the job may write over it."""
-        if self.reader.position != self.committed:
-            self.committed = self.reader.position
-            self.reader.commit(self.committed)
-
-    def repeat(self, durable: int) -> None:
-        """What was read found no place behind position `durable`: read it again."""
-        self.reader.rewind(max(self.committed, durable))
-        self.shipper.ended = self._ended_before
-
-    @property
-    def finished_reading(self) -> bool:
-        """Whether nothing is left, or nothing can be had."""
-        return self.reader.broken or self.reader.behind == 0
-
-    def closing_event(self, now: float) -> RunEvent | None:
-        """What the daemon says of an attempt that ended without a word; None if the job said it itself."""
-        if self.shipper.ended or self._said_so():
-            return None
-        rebooted = self.identity.boot_id != boot_id()
-        return RunEvent(
-            self.run,
-            self.attempt,
-            "ended",
-            now,
-            group=self.shipper.group,
-            state="lost" if rebooted else "failed",
-            ended_by=REBOOTED if rebooted else "died",
-            text="the machine was started anew" if rebooted else "the process ended without a word",
-        )
-
-    def _said_so(self) -> bool:
-        try:
-            return self.reader.ended
-        except (CorruptData, OSError):
-            return False
 
     def remove_file(self, folders: Iterable[str]) -> bool:
         """Unlinks a drained spool from one of the daemon's own user's `folders` once its process is dead; whether it did."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..bus.placements import Placements
 from ..bus.shipper import Shipper, mark_name
 from ..bus.spool_file import is_running
 from ..bus.spool_layout import Truncated
@@ -16,7 +17,6 @@ from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, Unavailable
 from ..core.events import encode
 from ..core.ports import RUNS, Bus, Clock, Message
-from .edge_control import Placements
 from .edge_limits import Allowance
 from .edge_line import Line
 from .edge_stream import HUNG_UP, PROCESS_GONE, Stream

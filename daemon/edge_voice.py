@@ -6,10 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
+from ..bus.placements import ack_message
 from ..core.errors import Unavailable
 from ..core.events import Ack, Notice, encode, topic_key
 from ..core.ports import NOTICES, Bus, Clock, Message
-from .edge_control import ack_message
 from .edge_stream import Stream
 
 log = logging.getLogger("smarttuner.edge")

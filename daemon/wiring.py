@@ -22,7 +22,7 @@ from ..consumers.metrics_store import MetricsStore
 from ..consumers.notice_log import NoticeLog
 from ..consumers.retention import Retention as StoreRetention
 from ..core.clock import SystemClock
-from ..core.errors import ConfigError, Unavailable, UsageError
+from ..core.errors import ConfigError, Forbidden, Unavailable, UsageError
 from ..core.events import ACTIONS, Notice, Request, decision_id, encode, spell, topic_key
 from ..core.ports import CONTROL, NOTICES, Clock, Message
 from ..core.registry import did_you_mean
@@ -170,7 +170,10 @@ class Host:
         return known.standing.record.said.uid if known is not None else None
 
     def welcome(self, peer: Peer, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a job is told when it comes."""
+        """What a job is told when it comes; Forbidden for one that wants its metrics on Kafka from a daemon that has none."""
+        if said.get("bus", LOCAL_BUS) != LOCAL_BUS and self.place.bus == LOCAL_BUS:
+            hint = f"start the daemon with --bus {said['bus']}, or leave SMART_TUNER_BUS out"
+            raise Forbidden(f"the job asks for the bus {said['bus']}, this daemon's is {LOCAL_BUS}", hint)
         return {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
 
     def _tell_damage(self) -> None:

@@ -3,12 +3,13 @@
 from collections import Counter
 
 from smarttuner.bus.memory import MemoryLog
+from smarttuner.bus.placements import Placements
 from smarttuner.bus.spool import Spool
 from smarttuner.core.clock import SystemClock
 from smarttuner.core.events import Decision, encode
 from smarttuner.core.ports import CONTROL, Message
 from smarttuner.core.ulid import ulid
-from smarttuner.daemon.edge_control import Follower, Placements
+from smarttuner.daemon.edge_control import Follower
 
 
 def test_who_published_a_decision_can_place_it_without_waiting_for_the_thread(tmp_path):
