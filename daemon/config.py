@@ -18,6 +18,7 @@ from .config_errors import ConfigProblems, Path, Problem
 from .config_explain import place_of, problems_of
 from .config_fill import Filling, fill, override
 from .config_judging import BusRules, Decisions, EarlyStopping, Limits, Metrics, Policies, StoreRules
+from .config_kafka import anchor, refused_options
 from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
 from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
 from .config_types import Section, part
@@ -93,9 +94,11 @@ def load(path: str | pathlib.Path | None, environ: Mapping[str, str], strict: bo
         document = parse(text, str(found))
     override(document, environ)
     filling = fill(document, environ, found.parent if found else pathlib.Path())
+    anchor(document.tree, found.parent if found else pathlib.Path())
     absent = missing_in(document.tree)
     config = _validated(document, filling, strict)
     _check_policies(config, document)
+    _check_kafka(config, document)
     warnings = [_off(part, problem) for part, problem in filling.off.items()]
     if found is not None and not document.places:
         warnings.insert(0, f"{found}: is empty: the defaults apply")
@@ -134,5 +137,13 @@ def _check_policies(config: Config, document: Document) -> None:
     from .config_rules import refused
 
     problems = [Problem(place_of(document, path), path, message, hint) for path, message, hint in refused(config)]
+    if problems:
+        raise ConfigProblems(problems)
+
+
+def _check_kafka(config: Config, document: Document) -> None:
+    """The Kafka client's options are known and go together, in the file and in the properties file that it names."""
+    found = refused_options(config.bus.kafka, config.bus.url)
+    problems = [Problem(place or place_of(document, path), path, message, hint) for place, path, message, hint in found]
     if problems:
         raise ConfigProblems(problems)

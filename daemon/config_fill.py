@@ -48,7 +48,7 @@ def _put(document: Document, variable: str, words: list[str], written: str) -> N
     tree = document.tree
     path: Path = ()
     for i, word in enumerate(words):
-        name = next((known for known in tree if known.lower() == word), word)
+        name = next((known for known in tree if known.lower().replace(".", "_") == word), word)
         path = (*path, name)
         if i == len(words) - 1:
             _forget(document, path)

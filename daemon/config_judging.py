@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,10 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from ..bus.kafka_address import servers_of
+from ..core.errors import ConfigError
 from ..core.events import Goal, Mode
+from .config_kafka import KafkaBus
 from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, key, part, unique, wrong
 
 SHORT_GATES: dict[str, tuple[str, dict[str, str]]] = {
@@ -28,7 +30,6 @@ SHORT_GATES: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Short names of the seed that do not name their series themselves: the bound, and what else they mean. A greatest loss is
 about the judged series, where that is better low."""
-BUS_URL = re.compile(r"local:.*|kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 
 
 class Metrics(Section):
@@ -179,15 +180,6 @@ class Decisions(Section):
     not_after_s: Seconds = key("a decision that is older is not applied any more", 600.0, "seconds", gt=0, le=86400)
 
 
-class KafkaBus(Section):
-    """Options of a `kafka://` bus."""
-
-    create_topics: Flag = key("create topics that are missing", True)
-    prefix: Text = key("first part of the topics' names", "smart-tuner")
-    namespace: Text = key("second part of the topics' names", "default")
-    partitions: Whole = key("partitions of a topic that is created", 12, "partitions", ge=1, le=1000)
-
-
 class BusRules(Section):
     """The log on which everything travels."""
 
@@ -199,8 +191,14 @@ class BusRules(Section):
     @field_validator("url")
     @classmethod
     def _known(cls, value: str) -> str:
-        if not BUS_URL.fullmatch(value):
+        if value.startswith("local:"):
+            return value
+        if not value.startswith("kafka:"):
             raise wrong(f'"{value}" is no bus', "write local: or kafka://host:port")
+        try:
+            servers_of(value)
+        except ConfigError as error:
+            raise wrong(error.message, error.hint) from error
         return value
 
 
