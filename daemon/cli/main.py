@@ -13,7 +13,21 @@ from ... import __version__
 from ...core.errors import SmartTunerError
 from .options import BusUrl, ConfigFile, DataDir, Given
 
-COMMANDS = ("demo", "daemon", "runs", "metrics", "decisions", "decide", "status", "config", "doctor", "dead_letters")
+COMMANDS = (
+    "demo",
+    "daemon",
+    "runs",
+    "metrics",
+    "decisions",
+    "decide",
+    "status",
+    "config",
+    "doctor",
+    "dead_letters",
+    "train",
+    "synthesize",
+    "dataset",
+)
 
 app = typer.Typer(
     name="smart-tuner",
