@@ -11,14 +11,20 @@ TEACH_S = BACK_S - REPEAT_S
 
 
 class Claims:
-    """The claims of all partitions of `control`, as a reader hears them in offset order. What was appended before
-    `obey_from` (seconds since 1970) only teaches: the claim in force may not have been said again yet.
+    """The claims of partitions of `control`, as a reader hears them in offset order.
 
     It is the highest epoch that counts, not the last claim: a daemon that wakes from a pause may repeat its old one."""
 
-    def __init__(self, obey_from: float = 0.0) -> None:
-        self._obey_from = obey_from
+    def __init__(self) -> None:
+        self._obey_from: dict[int, float] = {}
         self._epochs: dict[int, int] = {}
+
+    def begin(self, partition: int, now: float) -> float:
+        """A reader begins with a partition at `now` (seconds since 1970): the append time to read from. The first of it only
+        teaches: the claim in force may not have been said again yet."""
+        self._epochs.pop(partition, None)
+        self._obey_from[partition] = now - TEACH_S
+        return now - BACK_S
 
     def hear(self, claim: Claim, partition: int) -> None:
         """A claim stands at this place of `partition`; what it says of another one counts for nothing."""
@@ -31,4 +37,4 @@ class Claims:
 
     def allow(self, decision: Decision, partition: int, appended: float) -> bool:
         """Whether this decision, read at this place, is to be obeyed."""
-        return appended >= self._obey_from and self._epochs.get(partition) == decision.epoch
+        return appended >= self._obey_from.get(partition, 0.0) and self._epochs.get(partition) == decision.epoch

@@ -20,6 +20,7 @@ from ..bus.placements import Placements
 from ..bus.process import pid_started
 from ..bus.spool_file import is_running, memory_folder, opened_spool, own, spool_paths
 from ..bus.spool_reader import SpoolReader, check_descriptor
+from ..bus.trail import FleetTrail, SharedLog, Trail, WholeTrail
 from ..core.errors import CorruptData, Forbidden, SmartTunerError, Unavailable
 from ..core.ports import Bus, Clock
 from .edge_control import Follower
@@ -59,6 +60,8 @@ class EdgeSettings:
     spool_folders: tuple[str, ...] = ()
     limits: StreamLimits = field(default_factory=StreamLimits)
     partitions: int = 1
+    shared: SharedLog | None = None
+    """The log, where many hosts share it: then only decisions of who owns their partition are obeyed."""
     keeper: Keeper | None = None
     kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Descriptors that the keeper hands back, by name."""
@@ -83,7 +86,7 @@ class Edge:
         self._addresses = {os.path.realpath(settings.data_dir), os.path.realpath(self._folder)}
         self._own_folders = tuple(dict.fromkeys(os.path.realpath(one) for one in (*settings.spool_folders, memory_folder())))
         self._placements = Placements(clock, self.counters)
-        self._follower = Follower(bus_log.connect, bus_log.mark, self._placements, clock, self.counters, settings.partitions)
+        self._follower = Follower(bus_log.connect, self._trail(), self._placements, clock, self.counters)
         self._queries = Queries(answer, self.counters)
         self._stopping = threading.Event()
         self._stop_timeout_s = 0.0
@@ -91,6 +94,12 @@ class Edge:
         self._thread = threading.Thread(target=self._run, name="edge", daemon=True)
         self._failure: Unavailable | None = None
         self._lines: dict[int, Line] = {}
+
+    def _trail(self) -> Trail:
+        shared = self.settings.shared
+        if shared is None:
+            return WholeTrail(self._log.mark, self.settings.partitions)
+        return FleetTrail(shared, lambda: self._streams.keys(), self._clock, self.counters)
 
     def start(self) -> None:
         """Opens the socket and starts the threads."""

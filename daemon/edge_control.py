@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
 
-from ..bus.partitions import partition_of
 from ..bus.placements import Placements, ack_message
+from ..bus.trail import Trail, mark_name
 from ..core.errors import CorruptData, Unavailable
 from ..core.events import Ack, Decision, Notice, decode, encode
 from ..core.ports import CONTROL, NOTICES, Bus, Clock, Message, Record
@@ -20,29 +19,17 @@ WAIT_S = 0.5
 RETRY_S = 0.5
 
 
-def mark_name(partition: int) -> str:
-    """Under this name the bus keeps how far `control` was followed."""
-    return f"edge:control:{partition}"
-
-
 class Follower:
-    """A thread that follows `control` and places what is pending. Started again it goes on at its mark; what it meets
-    twice is already on the page, answered, or past its not_after. Who has just published a decision in this process may
-    call `look`, which saves a wake-up of that thread."""
+    """A thread that follows `control` and places what is pending. Started again it goes on where its trail begins; what it
+    meets twice is already on the page, answered, or past its not_after. Who has just published a decision in this process
+    may call `look`, which saves a wake-up of that thread."""
 
     def __init__(
-        self,
-        connect: Callable[[], Bus],
-        mark: Callable[[str], int | None],
-        placements: Placements,
-        clock: Clock,
-        counters: Counter[str],
-        partitions: int = 1,
+        self, connect: Callable[[], Bus], trail: Trail, placements: Placements, clock: Clock, counters: Counter[str]
     ) -> None:
-        self._connect, self._placements, self._clock, self._counters = connect, placements, clock, counters
-        self._keys = dict(_keys(partitions))
-        self._positions = {partition: mark(mark_name(partition)) or 0 for partition in self._keys}
-        self._marked = dict(self._positions)
+        self._connect, self._trail, self._placements, self._clock, self._counters = connect, trail, placements, clock, counters
+        self._positions: dict[int, int] = {}
+        self._marked: dict[int, int] = {}
         self._stopping = threading.Event()
         self._placing = threading.Lock()
         self._looker: Bus | None = None
@@ -67,11 +54,19 @@ class Follower:
                 return
             try:
                 self._looker = self._looker or self._connect()
-                for partition, key in self._keys.items():
-                    records, position = self._looker.follow(CONTROL, key, self._positions[partition], RECORDS_A_TURN)
-                    self._place(self._looker, partition, records, position)
+                self._begin()
+                records, positions = self._looker.follow_partitions(CONTROL, self._positions, RECORDS_A_TURN)
+                self._place(self._looker, records, positions)
             except Unavailable:
                 self._counters["control_unavailable"] += 1
+
+    def _begin(self) -> None:
+        """Follows what is wanted now, and nothing else."""
+        wanted = set(self._trail.wanted())
+        for partition in self._positions.keys() - wanted:
+            del self._positions[partition]
+        for partition in wanted - self._positions.keys():
+            self._positions[partition] = self._marked[partition] = self._trail.begin(partition)
 
     def _run(self) -> None:
         bus: Bus | None = None
@@ -92,21 +87,26 @@ class Follower:
 
     def step(self, bus: Bus, timeout_s: float) -> None:
         """Places what came, waiting up to `timeout_s` for it."""
-        wait_s = timeout_s / len(self._keys)
-        for partition, key in self._keys.items():
-            asked = self._positions[partition]
-            records, position = bus.follow(CONTROL, key, asked, RECORDS_A_TURN, wait_s)
-            with self._placing:
-                if self._positions[partition] == asked:  # else `look` took them meanwhile
-                    self._place(bus, partition, records, position)
+        with self._placing:
+            self._begin()
+            asked = dict(self._positions)
+        if not asked:
+            self._stopping.wait(timeout_s)
+            return
+        records, positions = bus.follow_partitions(CONTROL, asked, RECORDS_A_TURN, timeout_s)
+        with self._placing:
+            if self._positions == asked:  # else `look` took them meanwhile
+                self._place(bus, records, positions)
 
-    def _place(self, bus: Bus, partition: int, records: Sequence[Record], position: int) -> None:
+    def _place(self, bus: Bus, records: Sequence[Record], positions: Mapping[int, int]) -> None:
         acks = [ack for record in records if (ack := self._take(record)) is not None]
         if acks:
-            mark = (mark_name(partition), position)
+            moved = [n for n, at in positions.items() if at != self._positions.get(n)]
+            mark = (mark_name(moved[0]), positions[moved[0]]) if len(moved) == 1 else None
             bus.publish([ack_message(ack) for ack in acks[:-1]] + [ack_message(acks[-1], mark)])
-            self._marked[partition] = position
-        self._positions[partition] = position
+            if mark is not None:
+                self._marked.update(positions)
+        self._positions.update(positions)
 
     def _take(self, record: Record) -> Ack | None:
         try:
@@ -114,12 +114,16 @@ class Follower:
         except CorruptData:
             self._counters["control_unreadable"] += 1
             return None
-        if not isinstance(event, Decision) or event.status != "pending" or event.mode != "act":
+        if not self._trail.allows(event, record) or not isinstance(event, Decision):
+            return None
+        if event.status != "pending" or event.mode != "act":
             return None
         return self._placements.place(event)
 
     def _say_position(self, bus: Bus) -> None:
         """A mark travels with a message only."""
+        if not self._trail.marked:
+            return
         now = self._clock.now()
         bus.publish(
             [
@@ -134,15 +138,3 @@ class Follower:
                 if position != self._marked[partition]
             ]
         )
-
-
-def _keys(partitions: int) -> Iterator[tuple[int, str]]:
-    """For each partition a key that belongs to it."""
-    found: set[int] = set()
-    for number in count():
-        partition = partition_of(str(number), partitions)
-        if partition not in found:
-            found.add(partition)
-            yield partition, str(number)
-        if len(found) == partitions:
-            return

@@ -96,6 +96,10 @@ class Streams:
         """A row a stream, for status. For any thread."""
         return [one.told() for one in list(self._streams.values())]
 
+    def keys(self) -> set[str]:
+        """What the messages of the jobs here are keyed by. For any thread."""
+        return {one.shipper.key for one in list(self._streams.values())}
+
     # coming
 
     def greet(self, line: Line, said: Mapping[str, Any], descriptors: list[int]) -> None:

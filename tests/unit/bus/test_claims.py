@@ -36,11 +36,14 @@ def test_a_claim_counts_only_in_its_own_partition():
     assert claims.epoch(1) is None
 
 
-def test_what_was_appended_before_the_start_only_teaches():
-    claims = Claims(obey_from=100.0)
-    claims.hear(Claim(0, 1, "a", 50.0), 0)
-    assert not claims.allow(decision(1), 0, 99.0)
-    assert claims.allow(decision(1), 0, 100.0)
+def test_what_was_appended_more_than_a_minute_before_the_start_only_teaches():
+    claims = Claims()
+    assert claims.begin(0, 1000.0) == 910.0
+    claims.hear(Claim(0, 1, "a", 920.0), 0)
+    assert not claims.allow(decision(1), 0, 939.0)
+    assert claims.allow(decision(1), 0, 940.0)
+    claims.begin(0, 5000.0)  # begins again: what it heard long ago counts no more
+    assert not claims.allow(decision(1), 0, 5000.0)
 
 
 def test_compaction_keeps_the_last_entry_of_each_key_in_order():
