@@ -537,7 +537,7 @@ class Failing:
         handle, outer = self.log.connect(), self
 
         class Handle:
-            follow, poll, close = handle.follow, handle.poll, handle.close
+            follow_partitions, poll, close = handle.follow_partitions, handle.poll, handle.close
 
             def publish(self, messages):
                 outer.calls += 1
