@@ -15,10 +15,10 @@ from kafka_proxy import Proxy
 
 def pytest_configure(config):
     """kafka-python reads its schemas through functions that Python 3.11 and 3.12 call deprecated, and 3.13 does not; and it
-    leaves a socket whose connect was refused to the collector."""
+    leaves sockets of connections that failed or were cut to the collector."""
     for known in (
         "ignore:(read|open)_text is deprecated:DeprecationWarning",
-        r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr=\('0.0.0.0':ResourceWarning",
+        r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr:ResourceWarning",
     ):
         config.addinivalue_line("filterwarnings", known)
 

@@ -1,4 +1,4 @@
-"""The transports that the suite in test_bus.py runs over. A further one (Kafka) is a class here; the suite stays as it is."""
+"""The transports that the suite in test_bus.py runs over. A further one is a class here; the suite stays as it is."""
 
 import contextlib
 import os
@@ -6,9 +6,11 @@ import subprocess
 import time
 
 import pytest
+from smarttuner.bus.kafka import KafkaLog, KafkaSettings
 from smarttuner.bus.local import LocalLog
 from smarttuner.bus.memory import MemoryLog
 from smarttuner.bus.retention import DAY_S, Limits, Retention
+from smarttuner.core.clock import SystemClock
 
 
 class ShiftedClock:
@@ -36,6 +38,8 @@ class InProcess:
     """What memory and local have in common: the log object gives the drills."""
 
     total_order = True  # append times rise strictly over all topics and partitions
+    marks_last = True  # a mark is there after a restart
+    seeds = 6  # of the test that rebalances by chance
     drills = True  # rebalance, skip_offsets and retention can be called for
     wait_s = 20.0  # how long a read may take before it counts as missing
     idle_s = 0.3  # nothing came for so long: nothing more will come
@@ -129,12 +133,66 @@ class Local(InProcess):
             self.log = self.make(limits())
 
 
-TRANSPORTS = {"memory": InMemory, "local": Local}
+class Kafka:
+    """Apache Kafka; the broker lives on, so a restart is one of the client's process only."""
+
+    total_order = False
+    drills = False
+    durable = True
+    marks_last = False
+    seeds = 2  # members need a second to come and go
+    wait_s = 30.0
+    idle_s = 1.0
+
+    def __init__(self, partitions, bootstrap, prefix):
+        self.partitions = partitions
+        self.settings = KafkaSettings(
+            bootstrap, prefix, partitions=partitions, session_timeout_s=6.0, heartbeat_s=0.2, fetch_wait_s=0.2
+        )
+        self.handles = []
+        self.log = KafkaLog(self.settings, SystemClock())
+
+    def connect(self):
+        self.handles.append(self.log.connect())
+        return self.handles[-1]
+
+    def mark(self, name):
+        return self.log.mark(name)
+
+    def lag(self, group):
+        return self.log.lag(group)
+
+    def restart(self):
+        self.close()
+        self.log = KafkaLog(self.settings, SystemClock())
+
+    def let_go(self):
+        """Others may publish at any time."""
+
+    def publisher(self):
+        """Python that makes `bus` in a process of its own."""
+        return (
+            "from smarttuner.bus.kafka import KafkaLog, KafkaSettings\nfrom smarttuner.core.clock import SystemClock\n"
+            f"bus = KafkaLog({self.settings!r}, SystemClock()).connect()\n"
+        )
+
+    def close(self):
+        for handle in self.handles:
+            handle.close()
+        self.handles = []
+        self.log.close()
+
+
+TRANSPORTS = {"memory": InMemory, "local": Local, "kafka": Kafka}
 
 
 @pytest.fixture(params=[(name, n) for name in TRANSPORTS for n in (1, 4)], ids=lambda param: f"{param[0]}-{param[1]}")
 def transport(request, tmp_path):
     name, partitions = request.param
-    made = TRANSPORTS[name](partitions, tmp_path)
+    if name == "kafka":
+        broker, prefix = request.getfixturevalue("kafka_broker"), request.getfixturevalue("kafka_prefix")
+        made = Kafka(partitions, broker.bootstrap, prefix)
+    else:
+        made = TRANSPORTS[name](partitions, tmp_path)
     yield made
     made.close()

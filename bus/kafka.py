@@ -1,0 +1,93 @@
+"""The log on Apache Kafka: the same face as LocalLog, for a fleet of hosts.
+
+Topics are <prefix>.<namespace>.{metrics,runs,control,notices,dead_letters,state}; see docs/bus.md and docs/kafka.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..core.clock import Clock
+from ..core.errors import ConfigError, SmartTunerError
+from ..core.ports import Bus, Partition, StateLog
+from .kafka_settings import KafkaSettings as KafkaSettings
+
+WARNINGS = 100
+"""So many are kept."""
+
+
+class KafkaLog:
+    """One per process. Thread safe; each thread takes a handle of its own with `connect`. Unavailable or ConfigError, in one
+    line and within seconds, where it cannot be used."""
+
+    def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
+        try:
+            from .kafka_topics import Clerk
+        except ModuleNotFoundError as error:
+            if error.name != "kafka":
+                raise
+            raise ConfigError("kafka-python is not installed", "pip install 'smart-tuner[kafka]'") from error
+        self.settings, self.clock = settings, clock
+        self.counters: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        self.marks: dict[str, int] = {}
+        self.closed = False
+        self._lags: dict[str, dict[Partition, int]] = {}
+        self.clerk = Clerk(settings)
+        try:
+            self.counts = self.clerk.prepare()
+        except BaseException:
+            self.clerk.close()
+            raise
+
+    @property
+    def partitions(self) -> int:
+        """Of metrics, runs, control and state."""
+        return self.settings.partitions
+
+    def connect(self) -> Bus:
+        """A member's handle; it connects when it is used."""
+        from .kafka_member import KafkaMember
+
+        return KafkaMember(self)
+
+    def mark(self, name: str) -> int | None:
+        """The position that came with the last message marked `name` and acknowledged to this process. Kafka keeps none:
+        after a restart a spool's own header says how far it was read, and what comes twice is known by its seq."""
+        return self.marks.get(name)
+
+    def lag(self, group: str) -> dict[Partition, int]:
+        """How many offsets of each partition the group has not committed yet; what it was last while Kafka is away."""
+        try:
+            commits = self.clerk.committed(group)
+            ends = self.clerk.ends(commits)
+        except SmartTunerError:
+            return self._lags.get(group, {})
+        self._lags[group] = {p: max(0, ends[p] - at) for p, at in commits.items()}
+        return self._lags[group]
+
+    def position_at(self, topic: str, partition: int, time_s: float) -> int:
+        """The first offset appended at `time_s` (seconds since 1970) or later; the end if there is none."""
+        return self.clerk.position_at((topic, partition), time_s)
+
+    def state_log(self) -> StateLog:
+        """The compacted topic; one for each thread."""
+        from .kafka_state import KafkaStateLog
+
+        return KafkaStateLog(self.settings, self.clerk, self.clock, self.counters)
+
+    def status(self) -> dict[str, object]:
+        """For `status`."""
+        return {
+            "transport": "kafka",
+            "bootstrap": self.settings.bootstrap,
+            "namespace": f"{self.settings.prefix}.{self.settings.namespace}",
+            "partitions": self.partitions,
+            "warnings": self.warnings[-WARNINGS:],
+            "lag": {group: sum(lag.values()) for group, lag in list(self._lags.items())},
+        }
+
+    def close(self) -> None:
+        """Every handle raises Unavailable from now on. Idempotent."""
+        self.closed = True
+        self.clerk.close()

@@ -1,0 +1,299 @@
+"""A member of a consumer group: what it owns, where it reads, and how partitions change hands.
+
+A partition that is taken away is told by one poll and given up by the next, as the port says: the client's listener runs in
+the middle of a poll and ends it at once (it raises Handover); our next poll is what joins the group again, and only then may
+another member get the partition. What is newly assigned is read from where `start` says, never from anywhere else first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka.errors import CommitFailedError, KafkaError, OffsetOutOfRangeError
+from kafka.structs import MemberState, OffsetAndMetadata
+
+from ..core.clock import Clock
+from ..core.errors import Unavailable
+from ..core.ports import Batch, Partition, Record
+from .kafka_assignor import NumbersAssignor
+from .kafka_clients import close, group_options, make_consumer, reaching
+from .kafka_merge import Merge
+from .kafka_settings import KafkaSettings
+from .kafka_topics import Clerk
+
+FETCH_RECORDS = 2000
+BEHIND_S = 1.0
+"""A poll that may not wait still waits so long for what is known to be there."""
+JOINING_S = 0.05
+"""A member between two assignments takes at least so long for a poll: a join needs some of its polls."""
+CLOSE_S = 2.0
+
+Start = Callable[[Partition], int | None]
+
+
+class Handover(Exception):
+    """Ends a poll of the client: partitions have changed hands."""
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], Handover))
+
+
+logging.getLogger("kafka.coordinator.consumer").addFilter(_not_ours)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Runs on the client's own thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: set[TopicPartition] = set()
+        self.fired = False
+        self.closing = False
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self.took(revoked)
+        self._interrupt()
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.took(lost)
+        self._interrupt()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        if assigned:
+            self._interrupt()
+
+    def took(self, places: Iterable[TopicPartition]) -> None:
+        with self._lock:
+            self._taken |= set(places)
+
+    def taken(self) -> set[TopicPartition]:
+        """Once each."""
+        with self._lock:
+            taken, self._taken = self._taken, set()
+            return taken
+
+    def _interrupt(self) -> None:
+        if not self.closing:
+            self.fired = True
+            raise Handover
+
+
+class GroupReader:
+    """One member of one group, reading one set of topics. Not thread safe."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        clerk: Clerk,
+        clock: Clock,
+        counters: Counter[str],
+        group: str,
+        topics: Sequence[str],
+    ) -> None:
+        self._settings, self._clerk, self._clock, self._counters = settings, clerk, clock, counters
+        self.group, self.topics = group, tuple(topics)
+        self._listener = _Listener()
+        self._merge = Merge()
+        self._next: dict[Partition, int | None] = {}
+        """Of each partition that is ours: the offset behind what was fetched; None before the first record."""
+        self._consumer: Any = self._join()
+        self._joined_at: float | None = None
+        self._heard_at = self._asked_at = clock.monotonic()
+
+    def _join(self) -> Any:
+        """A new member. The topics' metadata must be there before it subscribes: a join that comes first may hang."""
+        options = group_options(self._settings, self.group)
+        assignor = NumbersAssignor(self._standing, lambda owned: self._listener.took(TopicPartition(*p) for p in owned))
+        options["partition_assignment_strategy"] = [lambda: assignor]
+        consumer = self._consumer = make_consumer(self._settings, options)
+        self._listener = _Listener()
+        names = [self._settings.topic(topic) for topic in self.topics]
+        with reaching(self._settings, f"joining {self.group}"):
+            for name in names:
+                if not consumer.partitions_for_topic(name):
+                    raise Unavailable(f"the topic {name} is not on Kafka at {self._settings.bootstrap}", "smart-tuner kafka check")
+            consumer.subscribe(topics=names, listener=self._listener)
+        return consumer
+
+    def _standing(self) -> tuple[str, set[tuple[str, int]]]:
+        """For the assignor, on the client's thread."""
+        consumer = self._consumer
+        return consumer.group_metadata().member_id, {(tp.topic, tp.partition) for tp in consumer.assignment()}
+
+    # reading
+
+    def poll(self, start: Start | None, limit: int, timeout_s: float) -> Batch:
+        """See core.ports.Bus.poll."""
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            taken = self._taken()
+            if taken:
+                return Batch(revoked=sorted(taken))
+            with reaching(self._settings, f"{self.group} cannot read"):
+                self._begin(start)
+                fell_off = self._fetch(deadline, timeout_s)
+            if self._listener.fired:
+                self._listener.fired = False
+                continue
+            records = self._merge.take(limit)
+            if records or fell_off:
+                return Batch(records, (), fell_off)
+            self._watch()
+            if self._clock.monotonic() >= deadline:
+                return Batch()
+
+    def _taken(self) -> set[Partition]:
+        """What is not ours any more, and may not be touched by us from here on."""
+        told = {self._clerk.partition(tp) for tp in self._listener.taken()}
+        owned = {self._clerk.partition(tp) for tp in self._consumer.assignment()}
+        taken = (told | (self._next.keys() - owned)) & self._next.keys()
+        for partition in taken:
+            del self._next[partition]
+            self._merge.close(partition)
+        return taken
+
+    def _begin(self, start: Start | None) -> None:
+        """Asks for each newly assigned partition where to read, and reads from nowhere else."""
+        new = {self._clerk.partition(tp) for tp in self._consumer.assignment()} - self._next.keys()
+        if not new:
+            return
+        wanted = {partition: start(partition) if start is not None else None for partition in sorted(new)}
+        unknown = [partition for partition, offset in wanted.items() if offset is None]
+        if unknown:
+            known = self._clerk.committed(self.group)
+            wanted.update({partition: known.get(partition) for partition in unknown})
+        for partition, offset in wanted.items():
+            place = self._clerk.place(partition)
+            if offset is None or offset < 0:
+                self._consumer.seek_to_beginning(place)
+            else:
+                self._consumer.seek(place, offset)
+            self._next[partition] = None if offset is None or offset < 0 else offset
+            self._merge.open(partition)
+
+    def _fetch(self, deadline: float, timeout_s: float) -> dict[Partition, int]:
+        """One poll of the client; what came waits in the merge, or is ready. How many were lost to retention."""
+        wait_s = 0.0 if self._merge.ready else deadline - self._clock.monotonic()
+        if timeout_s <= 0 and not self._merge.ready and self._known_behind():
+            wait_s = BEHIND_S
+        if self._consumer.group_metadata().state != MemberState.STABLE:
+            wait_s = max(wait_s, JOINING_S)
+        try:
+            found = self._consumer.poll(timeout_ms=max(0, int(wait_s * 1000)), max_records=FETCH_RECORDS)
+        except OffsetOutOfRangeError as error:
+            return self._out_of_range(error)
+        except KafkaError:
+            if self._listener.fired:
+                return {}
+            raise
+        if found and not self._put_out():
+            self._heard_at = self._clock.monotonic()
+            for place, several in found.items():
+                partition = self._clerk.partition(place)
+                self._next[partition] = several[-1].offset + 1
+                self._merge.add(partition, [record_of(partition, one) for one in several])
+        self._merge.release(self._behind)
+        self._hold_back()
+        return {}
+
+    def _put_out(self) -> bool:
+        """Whether the group put us out while we were polling: what was fetched since may be another's."""
+        taken = self._listener.taken()
+        self._listener.took(taken)
+        self._listener.fired = self._listener.fired or bool(taken)
+        return bool(taken)
+
+    def _behind(self, partitions: Sequence[Partition]) -> set[Partition]:
+        """Which of these have more than was fetched."""
+        ends = self._clerk.ends(partitions)
+        return {p for p in partitions if (self._next[p] or 0) < ends[p] and self._position(p) < ends[p]}
+
+    def _position(self, partition: Partition) -> int:
+        """Where the client reads next: behind gaps, too, which our own count does not see."""
+        return self._consumer.position(self._clerk.place(partition), timeout_ms=int(BEHIND_S * 1000)) or 0
+
+    def _known_behind(self) -> bool:
+        for partition, at in self._next.items():
+            high = self._consumer.highwater(self._clerk.place(partition))
+            if high is not None and (at or 0) < high and self._position(partition) < high:
+                return True
+        return False
+
+    def _hold_back(self) -> None:
+        """Partitions of which much waits are not fetched until the others have come as far."""
+        heavy = {self._clerk.place(partition) for partition in self._merge.heavy()}
+        paused = self._consumer.paused()
+        if heavy - paused:
+            self._consumer.pause(*(heavy - paused))
+        if paused - heavy:
+            self._consumer.resume(*(paused - heavy))
+
+    def _out_of_range(self, error: OffsetOutOfRangeError) -> dict[Partition, int]:
+        """Retention was faster than we (or the topic was made anew): reads on from the earliest there is."""
+        wanted = {self._clerk.partition(place): offset for place, offset in error.args[0].items()}
+        lost = {}
+        for partition, earliest in self._clerk.earliest(wanted).items():
+            if partition not in self._next:
+                continue
+            self._consumer.seek(self._clerk.place(partition), earliest)
+            self._next[partition] = earliest
+            if wanted[partition] < earliest:
+                lost[partition] = earliest - wanted[partition]
+                self._counters["fell_off"] += lost[partition]
+            else:
+                self._counters["beyond_the_end"] += 1
+        return lost
+
+    # watching
+
+    def _watch(self) -> None:
+        """A join that hangs is begun anew; a broker that is away is said, not waited for in silence."""
+        now = self._clock.monotonic()
+        if self._consumer.group_metadata().generation_id >= 0:
+            self._joined_at = now
+        elif now - (self._joined_at or self._asked_at) > self._settings.join_timeout_s:
+            self._counters["joined_anew"] += 1
+            self.close()
+            taken = self._next.keys()
+            self._consumer = self._join()
+            self._listener.took(self._clerk.place(p) for p in taken)
+            self._joined_at = now
+            return
+        if now - max(self._heard_at, self._asked_at) > self._settings.quiet_s and self._next:
+            self._asked_at = now
+            self._clerk.ends(self._next)
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """The group's gauge: a commit in the middle of a rebalance is refused, counted and left out."""
+        offsets = {self._clerk.place(p): OffsetAndMetadata(offset, "", -1) for p, offset in positions.items()}
+        try:
+            with reaching(self._settings, f"a commit of {self.group}"):
+                self._consumer.commit(offsets, timeout_ms=int(self._settings.request_timeout_s * 1000))
+        except Unavailable as error:
+            if not isinstance(error.__cause__, CommitFailedError):
+                raise
+            self._counters["commits_refused"] += 1
+
+    def close(self) -> None:
+        """Leaves the group: others take over at once. While a join is under way the broker hears nothing else on the
+        member's own connection, so it leaves by another."""
+        self._listener.closing = True
+        known = self._consumer.group_metadata()
+        if known.state != MemberState.STABLE and known.member_id:
+            with contextlib.suppress(Unavailable):
+                self._clerk.leave(self.group, known.member_id)
+        close(self._consumer, CLOSE_S)
+
+
+def record_of(partition: Partition, one: Any) -> Record:
+    """A record as the port has it. A foreign emitter's may have no key, and a tombstone no body."""
+    key = (one.key or b"").decode(errors="replace")
+    headers = tuple((name, value or b"") for name, value in one.headers or ())
+    return Record(*partition, one.offset, key, one.value or b"", one.timestamp / 1000, headers)
