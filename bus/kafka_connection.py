@@ -256,23 +256,27 @@ def _ask_something(wire: Wire, target: Target, deadline: Deadline) -> None:
     """The first request that only who is let in may send: a SASL port hangs up on others."""
     from kafka.errors import KafkaError
     from kafka.protocol.metadata import MetadataRequest
-    from kafka.protocol.sasl import SaslHandshakeRequest
 
     try:
         wire.ask(MetadataRequest(topics=[], allow_auto_topic_creation=False, version=wire.version(MetadataRequest, 9)))
     except (OSError, KafkaError) as error:
-        if not target.security.authenticates:
-            with contextlib.suppress(OSError, KafkaError, SmartTunerError):
-                stream = _encrypted(target, deadline, lambda step, what: None)
-                with contextlib.closing(Wire(stream, _soon(deadline))) as second:
-                    offered = second.ask(SaslHandshakeRequest(mechanism="PLAIN", version=1))
-                if offered.error_code != ILLEGAL_SASL_STATE:
-                    listed = ", ".join(sorted(offered.mechanisms)) or "none"
-                    what = (
-                        f"{target.name} asks who connects (it offers {listed}), but security.protocol is {target.security.protocol}"
-                    )
-                    wanted = "SASL_SSL" if target.security.encrypted else "SASL_PLAINTEXT"
-                    raise Failed(
-                        "sasl", what, f"{PROTOCOL_HINT.format(wanted)}, and sasl.mechanism with its credentials"
-                    ) from error
+        offered = None if target.security.authenticates else _mechanisms(target, deadline)
+        if offered is not None:
+            stated, wanted = target.security.protocol, "SASL_SSL" if target.security.encrypted else "SASL_PLAINTEXT"
+            what = f"{target.name} asks who connects (it offers {offered}), but security.protocol is {stated}"
+            raise Failed("sasl", what, f"{PROTOCOL_HINT.format(wanted)}, and sasl.mechanism with its credentials") from error
         raise Failed("versions", f"{target.name} hung up at the first request ({error})", "its log says why") from error
+
+
+def _mechanisms(target: Target, deadline: Deadline) -> str | None:
+    """What a port that asks who connects offers; None for one that does not."""
+    from kafka.errors import KafkaError
+    from kafka.protocol.sasl import SaslHandshakeRequest
+
+    try:
+        stream = _encrypted(target, deadline, lambda step, what: None)
+        with contextlib.closing(Wire(stream, _soon(deadline))) as wire:
+            offered = wire.ask(SaslHandshakeRequest(mechanism="PLAIN", version=1))
+    except (OSError, KafkaError, SmartTunerError):
+        return None
+    return None if offered.error_code == ILLEGAL_SASL_STATE else ", ".join(sorted(offered.mechanisms)) or "nothing"

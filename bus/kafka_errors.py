@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..core.clock import Clock, SystemClock
 from ..core.errors import ConfigError, SmartTunerError, Unavailable
@@ -163,13 +163,28 @@ def listening() -> Iterator[deque[str]]:
         logger.removeHandler(handler)
 
 
-def opened(make: Callable[[], T], where: str, ask: Callable[[], SmartTunerError | None] | None = None) -> T:
-    """What `make` makes: a client that connects at once. Its failure is explained; where neither it nor its log tells the cause,
-    `ask` finds out (kafka_check.cause_of)."""
+def opened(
+    kind: Callable[..., T], options: Mapping[str, Any], where: str, ask: Callable[[], SmartTunerError | None] | None = None
+) -> T:
+    """A client: `kind` is KafkaProducer, KafkaConsumer or KafkaAdminClient, which connects at once.
+
+    Its failure is explained; where neither it nor its log tells the cause, `ask` finds out (kafka_check.cause_of). A constructor
+    that fails leaves a thread and two sockets behind, at each try of an outage: they are ended here.
+    """
+    from kafka.net.compat import KafkaNetClient
+
+    begun: list[Any] = []
+
+    def remembered(**configs: Any) -> Any:
+        begun.append(KafkaNetClient(**configs))
+        return begun[-1]
+
     with listening() as heard:
         try:
-            return make()
+            return kind(**{**options, "kafka_client": remembered})
         except Exception as error:
+            for one in begun:
+                one.close()
             found = explain(error, list(heard), where)
             vague = isinstance(found, Unavailable) and specific([*heard, str(error)]) is None and _is_vague(error)
             cause = ask() if vague and ask is not None else None

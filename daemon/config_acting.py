@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 ACTS = "tests/unit/daemon/test_config_acts.py::"
 WIRED = "tests/unit/daemon/test_wiring.py::"
 CLI = "tests/unit/daemon/test_command_line.py::"
+KAFKA = "tests/unit/daemon/test_config_kafka.py::"
 
 
 class Row(NamedTuple):
@@ -105,7 +106,13 @@ TABLE = (
     acts("bus.url", "test_the_bus_of_the_file_holds_where_none_was_given", CLI),
     acts("bus.retention_bytes", "test_the_log_keeps_as_many_bytes_as_written", WIRED),
     acts("bus.retention_s", "test_the_log_keeps_records_as_long_as_written", WIRED),
-    missing("bus.kafka.**", "the Kafka bus comes later"),
+    acts("bus.kafka.create_topics", "test_a_missing_topic_is_made_only_where_that_is_allowed", KAFKA),
+    acts("bus.kafka.prefix", "test_the_names_of_topics_and_groups_are_the_written_ones", KAFKA),
+    acts("bus.kafka.namespace", "test_the_names_of_topics_and_groups_are_the_written_ones", KAFKA),
+    acts("bus.kafka.partitions", "test_the_topics_have_as_many_partitions_and_replicas_as_written", KAFKA),
+    acts("bus.kafka.replication_factor", "test_the_topics_have_as_many_partitions_and_replicas_as_written", KAFKA),
+    acts("bus.kafka.client.*", "test_options_are_taken_by_their_kafka_names_and_secrets_come_from_outside", KAFKA),
+    acts("bus.kafka.properties_file", "test_a_properties_file_is_read_below_the_options_and_beside_the_configuration", KAFKA),
     acts("policies.default", "test_unnamed_policies_have_the_default_mode"),
     acts("policies.*.mode", "test_a_named_policy_has_its_own_mode"),
     acts("policies.*.options.*", "test_options_of_a_policy_win_over_its_section"),

@@ -12,6 +12,7 @@ from ..bus.kafka_address import bootstrap_of
 from ..bus.kafka_keys import canonical, is_secret
 from ..bus.kafka_options import read_options
 from ..bus.kafka_properties import Properties, read_properties
+from ..bus.kafka_settings import KafkaSettings
 from ..core.errors import ConfigError
 from .config_errors import Path, shown
 from .config_types import Flag, Section, Text, Whole, key, wrong
@@ -94,3 +95,17 @@ def refused_options(kafka: KafkaBus, url: str) -> Iterator[tuple[str, Path, str,
             yield "", (*CLIENT, problem.key), problem.message, problem.hint
         else:
             yield file.places.get(problem.key, ""), (problem.key,), problem.message, problem.hint
+
+
+def settings_of(kafka: KafkaBus, url: str, retention_s: float) -> KafkaSettings:
+    """What the bus is made with. ConfigError where the URL or an option is wrong."""
+    return KafkaSettings(
+        bootstrap=bootstrap_of(url),
+        prefix=kafka.prefix,
+        namespace=kafka.namespace,
+        partitions=kafka.partitions,
+        replication_factor=kafka.replication_factor,
+        create_topics=kafka.create_topics,
+        retention_s=retention_s,
+        client=client_of(kafka),
+    )

@@ -23,6 +23,7 @@ COMMANDS = (
     "status",
     "config",
     "doctor",
+    "kafka",
     "dead_letters",
     "train",
     "synthesize",

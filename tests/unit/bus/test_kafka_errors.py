@@ -72,16 +72,18 @@ def test_a_client_that_cannot_be_made_is_asked_why_only_where_its_log_does_not_s
         asked.append(1)
         return Unavailable("the password", "check it")
 
-    def fails(line):
-        log.error(line)
-        raise errors().KafkaTimeoutError("Unable to bootstrap")
+    def client(line, kafka_client):
+        if line:
+            log.error(line)
+            raise errors().KafkaTimeoutError("Unable to bootstrap")
+        return 5
 
     with pytest.raises(Unavailable, match="nothing listens"):
-        opened(lambda: fails("111 ECONNREFUSED"), "b:9092", ask)
+        opened(client, {"line": "111 ECONNREFUSED"}, "b:9092", ask)
     assert not asked
     with pytest.raises(Unavailable, match="the password"):
-        opened(lambda: fails("socket disconnected"), "b:9092", ask)
-    assert opened(lambda: 5, "b:9092") == 5
+        opened(client, {"line": "socket disconnected"}, "b:9092", ask)
+    assert opened(client, {"line": ""}, "b:9092") == 5
     assert not [one for one in logging.getLogger("kafka").handlers if isinstance(one, kafka_errors.Heard)]
 
 

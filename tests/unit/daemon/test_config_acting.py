@@ -36,7 +36,7 @@ def test_each_key_of_the_seeds_file_acts_or_is_listed_with_what_is_missing():
     assert all(one.what for one in listed)
 
 
-@pytest.mark.parametrize("text", ["optimization: {primary_engine: hyperopt}", "bus: {kafka: {create_topics: false}}"])
+@pytest.mark.parametrize("text", ["optimization: {primary_engine: hyperopt}", "security: {data_privacy: {anonymize_logs: true}}"])
 def test_what_does_not_act_is_listed_only_where_the_file_has_it(tmp_path, text):
     file = tmp_path / "c.yaml"
     file.write_text(text)

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from smarttuner.bus.kafka_commands import commands
 from smarttuner.core.errors import ConfigError
+from smarttuner.daemon.cli.main import run
 from smarttuner.daemon.config import load
-from smarttuner.daemon.config_kafka import client_of
+from smarttuner.daemon.config_kafka import client_of, settings_of
 from smarttuner.daemon.config_show import lines, masked
 
 CLIENT = """
@@ -104,3 +106,57 @@ def test_what_cannot_be_is_refused(tmp_path, text, said):
 
 def test_the_default_port_need_not_be_written(tmp_path):
     assert read(tmp_path, "bus: {url: kafka://broker}").config.bus.url == "kafka://broker"
+
+
+def settings(tmp_path, text):
+    rules = read(tmp_path, text).config.bus
+    return settings_of(rules.kafka, "kafka://b", rules.retention_s)
+
+
+def printed(tmp_path, text):
+    """What `kafka check --print` prints: the topics that a daemon would make itself, and what it would need."""
+    return "\n".join(one.line for one in commands(settings(tmp_path, text), "User:job"))
+
+
+def test_the_names_of_topics_and_groups_are_the_written_ones(tmp_path):
+    made = settings(tmp_path, "bus: {kafka: {prefix: p, namespace: n}}")
+    assert (made.bootstrap, made.topic("metrics"), made.group("judge")) == ("b:9092", "p.n.metrics", "p.n.judge")
+    assert "--topic p.n. --resource-pattern-type prefixed" in printed(tmp_path, "bus: {kafka: {prefix: p, namespace: n}}")
+
+
+def test_the_topics_have_as_many_partitions_and_replicas_as_written(tmp_path):
+    text = printed(tmp_path, "bus: {retention_s: 1h, kafka: {partitions: 5, replication_factor: 3}}")
+    assert "--topic smart-tuner.default.metrics --partitions 5 --replication-factor 3 --config cleanup.policy=delete" in text
+    assert "retention.ms=3600000" in text
+    assert "--replication-factor" not in printed(tmp_path, "{}")
+
+
+def test_a_missing_topic_is_made_only_where_that_is_allowed(tmp_path):
+    assert settings(tmp_path, "{}").create_topics
+    assert "--operation Create " in printed(tmp_path, "{}")
+    assert not settings(tmp_path, "bus: {kafka: {create_topics: false}}").create_topics
+    assert "--operation Create " not in printed(tmp_path, "bus: {kafka: {create_topics: false}}")
+
+
+def test_the_commands_are_printed_without_a_broker(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("SMART_TUNER_BUS", raising=False)
+    file = tmp_path / "c.yaml"
+    file.write_text(CLIENT)
+    monkeypatch.setenv("KAFKA_PASSWORD", "hunter2")
+    assert run(["--config", str(file), "kafka", "check", "--print"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# make the topic\nkafka-topics.sh --bootstrap-server b:9092 --command-config admin.properties --create ")
+    assert "--allow-principal User:job --operation Read" in out
+    assert "hunter2" not in out
+    assert run(["--config", str(file), "kafka", "check", "--print", "--json", "--principal", "User:x"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["purpose"] for row in rows} >= {"make the topic", "let the daemons use the topics", "let a job publish by itself"}
+    assert any("User:x" in row["line"] for row in rows)
+
+
+def test_a_bus_that_is_not_kafka_has_nothing_to_check(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("SMART_TUNER_BUS", raising=False)
+    file = tmp_path / "c.yaml"
+    file.write_text("{}")
+    assert run(["--config", str(file), "kafka", "check"]) == 2
+    assert "the bus is local:, not Kafka" in capsys.readouterr().err
