@@ -16,7 +16,9 @@ from ..core.ulid import ulid
 from .attachment import Attachment, described
 from .checkpoints import Parts
 from .control import Answered
-from .opening import Terms, open_attachment
+from .opening import open_attachment
+from .ranks import find_seat
+from .terms import Terms
 from .values import plain, step_of
 from .voice import Voice
 
@@ -62,13 +64,10 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     try:
         environ = os.environ
         wanted = _mode(environ.get("SMART_TUNER_MODE") or ("act" if mode is None else mode), voice)
-        run = _name(environ.get("SMART_TUNER_RUN") or name, attempt, voice)
-        rank, world_size = step_of(int(environ.get("RANK") or 0)) or 0, int(environ.get("WORLD_SIZE") or 1)
-        if wanted == "disabled" or rank > 0:
+        seat = find_seat(environ)
+        run = _name(environ.get("SMART_TUNER_RUN") or name, seat.suffix(attempt), voice)
+        if wanted == "disabled":
             return Attachment(run, attempt, "disabled", voice, clock)
-        if world_size > 1 and wanted == "act":
-            voice.say(f"{world_size} ranks: steering them together comes with a later release, so this run is only observed")
-            wanted = "observe"
         place = find_place(environ, data_dir, bus)
         own = state_home(environ)
         terms = Terms(
@@ -87,7 +86,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             config=_config(config),
             resume_from_step=_whole("resume_from_step", resume_from_step, voice),
             total_steps=_whole("total_steps", total_steps, voice),
-            world_size=world_size,
+            seat=seat,
             best_interval_s=float(best_interval_s),
             script=_script(),
             on_decision=on_decision,
@@ -108,14 +107,14 @@ def _mode(said: str, voice: Voice) -> str:
     return "observe"
 
 
-def _name(said: Any, attempt: str, voice: Voice) -> str:
-    """A valid run name: what was said, what can be made of it, or the script's and a random suffix."""
+def _name(said: Any, suffix: str, voice: Voice) -> str:
+    """A valid run name: what was said, what can be made of it, or the script's and `suffix`."""
     if isinstance(said, str) and RUN_NAME.fullmatch(said):
         return said
     made = re.sub(r"[^A-Za-z0-9._/-]+", "-", "" if said is None else str(said)).lstrip("-._/")[:128]
     if not made:
         stem = os.path.splitext(os.path.basename(_script()))[0]
-        made = (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("-._")[:100] or "python") + "-" + attempt[-6:].lower()
+        made = (re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("-._")[:100] or "python") + "-" + suffix
     if said is not None:
         voice.say(f"{said!r} cannot be a run's name (letters, digits and ._/-, at most 128): it is called {made}")
     return made

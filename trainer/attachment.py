@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ..bus.doorbell import Doorbell
 from ..bus.spool import Spool
@@ -35,6 +35,15 @@ class Line:
     steerings: list[Steering] = field(default_factory=list)
 
 
+class Ranks(Protocol):
+    """This rank among the others of its job. `boundary` comes after each step, `tend` about once a second."""
+
+    def boundary(self, step: int) -> None: ...
+    def tend(self, step: int) -> None: ...
+    def close(self) -> None: ...
+    def forget(self) -> None: ...
+
+
 class Attachment:
     """One attempt of a run, as its training process sees it. No method raises into the training.
 
@@ -50,6 +59,7 @@ class Attachment:
         self._voice = voice
         self._intake = Intake(voice)
         self._line: Line | None = None
+        self._ranks: Ranks | None = None
         self._stop: str | None = None
         self._logged = first_step - 1
         self._counted = first_step - 1
@@ -59,10 +69,10 @@ class Attachment:
         self._at_log = False
         self._on_end: Callable[[], None] | None = None
 
-    def connect(self, line: Line, on_end: Callable[[], None]) -> None:
-        """Gives the attachment its line; `on_end` is called once it has ended."""
-        self._line, self._on_end = line, on_end
-        self._at_log = not line.steerings
+    def connect(self, line: Line | None, on_end: Callable[[], None], ranks: Ranks | None = None) -> None:
+        """Gives the attachment its line (rank 0 has it) and its place among the ranks; `on_end` is called once it has ended."""
+        self._line, self._ranks, self._on_end = line, ranks, on_end
+        self._at_log = line is not None and not line.steerings
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:  # noqa: C901  # see the comment on its body
         """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
@@ -139,25 +149,34 @@ class Attachment:
     def end(self, state: str, ended_by: str | None = None) -> None:
         """Ends the attempt as `state` (finished or failed; a finished run that was told to stop is pruned). Idempotent."""
         line, self._line = self._line, None
-        if line is None:
-            return
+        ranks, self._ranks = self._ranks, None
         try:
-            if state == "finished" and self._stop is not None:
-                state, ended_by = "pruned", self._stop
-            for steering in line.steerings:
-                HOOKS.remove(steering)
-            self._take_arrived(line, wait=state != "failed")
-            self._event(line, "ended", closing=True, state=state, ended_by=ended_by)
-            self._leave(line, state)
+            if ranks is not None:
+                ranks.close()
+            if line is not None:
+                self._end(line, state, ended_by)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
         finally:
-            if self._on_end is not None:
-                self._on_end()
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end()
+
+    def _end(self, line: Line, state: str, ended_by: str | None) -> None:
+        if state == "finished" and self._stop is not None:
+            state, ended_by = "pruned", self._stop
+        for steering in line.steerings:
+            HOOKS.remove(steering)
+        self._take_arrived(line, wait=state != "failed")
+        self._event(line, "ended", closing=True, state=state, ended_by=ended_by)
+        self._leave(line, state)
 
     def forget(self) -> None:
         """In the child of a fork: the attempt is the parent's, nothing here reaches it any more."""
         line, self._line = self._line, None
+        ranks, self._ranks = self._ranks, None
+        if ranks is not None:
+            ranks.forget()
         if line is not None:
             for steering in line.steerings:
                 HOOKS.remove(steering)
@@ -187,8 +206,14 @@ class Attachment:
         line, now = self._line, self._now()
         if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
             self._tend(now)
-        if line is not None:  # the job is where it last logged; one that never logs is where its steps are counted
-            line.control.look(max(0, self._counted if self._intake.highest == LOWEST else self._logged))
+        if self._ranks is not None:
+            self._ranks.boundary(self._where())
+        if line is not None:
+            line.control.look(self._where())
+
+    def _where(self) -> int:
+        """The job is where it last logged; one that never logs is where its steps are counted."""
+        return max(0, self._counted if self._intake.highest == LOWEST else self._logged)
 
     def _tend(self, now: float) -> None:
         """About once a second: values that arrived from a device, a daemon that died or came."""
@@ -199,6 +224,8 @@ class Attachment:
         self._take_arrived(line)
         self._intake.fold()
         line.bell.check()
+        if self._ranks is not None:
+            self._ranks.tend(self._where())
         if HOOKS.failures:
             self._voice.once("hooks", f"something of ours failed around the optimizer's step: {HOOKS.last_failure}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,6 +39,16 @@ class Answered(msgspec.Struct, frozen=True):
     why: str
 
 
+class Peers(Protocol):
+    """The other ranks of the run, where it has several."""
+
+    @property
+    def idle(self) -> bool: ...
+    def propose(self, orders: list[Order]) -> None: ...
+    def go(self, order: Order) -> None: ...
+    def done(self, ack: Ack) -> None: ...
+
+
 class Control:
     """Reads the control page of one attempt and answers each order once, on the training thread: whichever steps the
     optimizer, else the one that attached."""
@@ -52,8 +62,10 @@ class Control:
         clock: Clock,
         voice: Voice,
         on_decision: Callable[[Answered], object] | None = None,
+        peers: Peers | None = None,
     ) -> None:
-        """`journal` is one, or why there is none; `permissions` are the mode and what `allow=` named."""
+        """`journal` is one, or why there is none; `permissions` are the mode and what `allow=` named. With `peers` an order
+        waits until they have agreed, and comes back through `agreed` or `decline`."""
         self.changes: deque[Answered] = deque(maxlen=MOST_ANSWERS)
         self.effects = effects
         self._spool = spool
@@ -62,6 +74,7 @@ class Control:
         self._clock = clock
         self._voice = voice
         self._on_decision = on_decision
+        self._peers = peers
         self._revision = spool.revision
         self._seen = 0
         self._only_thread = 0 if effects.steerings else threading.get_ident()
@@ -69,24 +82,54 @@ class Control:
         self._begun: set[str] = set()
         self._known: dict[str, Ack] = {}
         self._unsent: dict[str, Ack] = {}  # at most as many as the page has slots
+        self._waiting: dict[str, Order] = {}  # for the peers; as many at most
+        self._proposed: set[str] = set()
+        self._quiet: set[str] = set()
 
     def look(self, step: int) -> None:
         """One memory load where there is nothing new. `step` is where the job is."""
         revision = self._revision()
-        if (revision == self._seen and not self._unsent) or self._busy:
+        if (revision == self._seen and not self._unsent and not self._waiting) or self._busy:
             return
         if self._only_thread and threading.get_ident() != self._only_thread:
             return
         self._busy = True  # a callback of the job's may log, which looks again
         try:
-            self._seen = revision
-            for waiting in list(self._unsent.values()):
-                self._send(waiting)
-            for order in sorted(self._spool.orders(), key=_rank):
-                if order.id not in self._unsent:
-                    self._answer(order, step)
+            if revision != self._seen or self._unsent:
+                self._seen = revision
+                for waiting in list(self._unsent.values()):
+                    self._send(waiting)
+                for order in sorted(self._spool.orders(), key=_rank):
+                    if order.id not in self._unsent and order.id not in self._proposed:
+                        self._answer(order, step)
+            if self._peers is not None and self._waiting and self._peers.idle:
+                waiting_now, self._waiting = list(self._waiting.values()), {}
+                self._proposed |= {order.id for order in waiting_now}
+                self._peers.propose(waiting_now)
         finally:
             self._busy = False
+
+    def stop_again(self, order: Order, step: int) -> None:
+        """A prune of this job from before its elastic restart holds on; no daemon waits for an answer."""
+        self._quiet.add(order.id)
+        if self._peers is not None:
+            self._waiting[order.id] = order
+        else:
+            self._close(order, self._conclude(order, step))
+
+    def agreed(self, order: Order, step: int) -> None:
+        """Every rank does it now."""
+        self._proposed.discard(order.id)
+        self._busy = True
+        try:
+            self._close(order, self._conclude(order, step, self._peers))
+        finally:
+            self._busy = False
+
+    def decline(self, order: Order, status: Any, why: str, step: int) -> None:
+        """The ranks did not agree."""
+        self._proposed.discard(order.id)
+        self._close(order, self._ack(order, status, step, Change(note=why)))
 
     def _answer(self, order: Order, step: int) -> None:
         known = self._known.get(order.id)
@@ -94,28 +137,39 @@ class Control:
             known = self._journal.answered(order.id)
         if known is not None:
             self._send(known)
-            return
-        ack = self._conclude(order, step)
+        elif self._peers is not None and order.action != "keep-best" and self._refusal(order) is None:
+            self._waiting[order.id] = order
+        else:
+            self._close(order, self._conclude(order, step))
+
+    def _close(self, order: Order, ack: Ack) -> None:
         self._known[order.id] = ack
         if len(self._known) > MOST_ANSWERS:
             del self._known[next(iter(self._known))]
-        self._send(ack)
+        if order.id in self._quiet:
+            self._note_said(order.id)
+        else:
+            self._send(ack)
         self._tell(order, ack)
 
-    def _conclude(self, order: Order, step: int) -> Ack:
-        """The order's effect, or why there is none."""
-        refusal = self._refusal(order)
+    def _conclude(self, order: Order, step: int, peers: Peers | None = None) -> Ack:
+        """The order's effect, or why there is none. `peers` have agreed on it: only they can still call it off."""
+        refusal = None if peers is not None else self._refusal(order)
         if refusal is not None:
             return self._ack(order, refusal[0], step, Change(note=refusal[1]))
         try:
             if order.action in ONE_SHOTS:
                 self._begin(order, step)
+            if peers is not None:
+                peers.go(order)
             status, change = "applied", self.effects.apply(order, step)
         except Forbidden as error:
             status, change = "refused", Change(note=_one_line(error))
         except Exception as error:  # noqa: BLE001  # whatever fails in an effect, the user's own functions included, is an answer
             status, change = "failed", Change(note=_one_line(error))
         ack = self._ack(order, status, step, change)
+        if peers is not None:
+            peers.done(ack)
         if order.id in self._begun and isinstance(self._journal, Journal):
             try:
                 self._journal.answer(ack)
@@ -164,12 +218,15 @@ class Control:
             self._unsent[ack.id] = ack
             return
         self._unsent.pop(ack.id, None)
-        if isinstance(self._journal, Journal) and self._journal.answered(ack.id) is not None:
+        self._note_said(ack.id)
+        self._spool.answered(ack.id)
+
+    def _note_said(self, order_id: str) -> None:
+        if isinstance(self._journal, Journal) and self._journal.answered(order_id) is not None:
             try:
-                self._journal.said(ack.id)
+                self._journal.said(order_id)
             except SmartTunerError as error:
                 self._voice.once("journal", _one_line(error))
-        self._spool.answered(ack.id)
 
     def _tell(self, order: Order, ack: Ack) -> None:
         said = Answered(order.id, order.action, order.params, order.reason, ack.status, ack.step, ack.before, ack.after, ack.reason)

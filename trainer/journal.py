@@ -159,6 +159,18 @@ def last_attempt(folder: Path, run: str, before: str) -> tuple[str, Path] | None
     return max(((attempt, path) for name, attempt, path in journals(folder) if name == wanted and attempt < before), default=None)
 
 
+def pruned_before(folder: Path, run: str, attempt: str) -> str | None:
+    """Why the last attempt of `run` before `attempt` was told to stop; None where it was not."""
+    before = last_attempt(folder, run, attempt)
+    prunes: set[str] = set()
+    for line in read_lines(before[1]) if before else ():
+        if line.what == "begun" and line.action == "prune":
+            prunes.add(line.id)
+        elif line.what == "answered" and line.id in prunes and line.ack is not None and line.ack.status == "applied":
+            return f"decision {line.id} ended this run before its restart"
+    return None
+
+
 def sweep(folder: Path, now: float) -> None:
     """Removes the journals that nobody asked for in 30 days; an attempt's name tells its age."""
     oldest = ulid(now - KEPT_S, bytes(10))

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from .. import __version__
 from ..bus import spool_file
+from ..bus.control_page import Order
 from ..bus.doorbell import Doorbell, hand_over_leftover
-from ..bus.places import LOCAL_BUS, Place
+from ..bus.places import LOCAL_BUS
 from ..bus.process import boot_id, pid_started
 from ..bus.spool import Spool
 from ..bus.spool_layout import WORD_DRAINED, pread_word
 from ..core.clock import Clock
-from ..core.errors import Forbidden, SmartTunerError, Unavailable
-from ..core.events import Goal, Mode, RunEvent, Started, encode
+from ..core.errors import SmartTunerError, Unavailable
+from ..core.events import RunEvent, Started, encode
+from .abilities import sharded
 from .attachment import Attachment, Line, described
 from .checkpoints import Checkpoints, Parts, run_folder
-from .control import Answered, Control
+from .control import Control
 from .effects import Effects
 from .endings import ENDINGS
-from .journal import Journal, close_owed, last_attempt, sweep
+from .gathering import follow, lead, next_table, optimizers_of
+from .journal import Journal, close_owed, last_attempt, pruned_before, sweep
 from .keep_best import KeepBest
+from .leading import Leading
 from .lr import HOOKS, Steering
+from .terms import Terms
 from .voice import Voice
 
 OFF = "SMART_TUNER_MODE=disabled turns this off"
@@ -37,49 +38,34 @@ MOST_SAID_BYTES = 32 * 1024
 """Of a started event: it must fit into the reserve of a full ring."""
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What the code and the environment agreed on for this attempt."""
-
-    run: str
-    attempt: str
-    place: Place
-    spools: Path
-    checkpoints: Path
-    mode: Mode = "act"
-    allow: tuple[str, ...] = ()
-    group: str | None = None
-    monitor: str | None = None
-    goal: Goal | None = None
-    policies: dict[str, Any] = field(default_factory=dict)
-    tags: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    resume_from_step: int | None = None
-    total_steps: int | None = None
-    world_size: int = 1
-    best_interval_s: float = 0.0
-    script: str = ""
-    on_decision: Callable[[Answered], object] | None = None
-
-
 def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> Attachment:
     """The attachment of `terms`; Unavailable where no spool can be had."""
     first = 0 if terms.resume_from_step is None else terms.resume_from_step + 1
     attachment = Attachment(terms.run, terms.attempt, terms.mode, voice, clock, first)
+    table = "" if terms.seat.alone else next_table(terms.seat)
+    if terms.seat.rank > 0:
+        if terms.mode == "act":
+            attachment.connect(None, lambda: ENDINGS.remove(attachment), follow(terms, parts, table, attachment, voice, clock))
+            ENDINGS.add(attachment)
+        return attachment
     spool_file.sweep(str(terms.spools))
     spool = Spool.create(str(terms.spools), terms.run, terms.attempt, terms.place.address, group=terms.group)
     try:
-        line, trouble = _line(terms, parts, spool, attachment, voice, clock)
+        leading = None if terms.seat.alone or terms.mode != "act" else Leading(parts, voice)
+        line, trouble = _line(terms, parts, spool, attachment, leading, voice, clock)
     except BaseException:
         spool.close(unlink=True)
         raise
-    attachment.connect(line, lambda: ENDINGS.remove(attachment))
+    attachment.connect(line, lambda: ENDINGS.remove(attachment), leading)
     ENDINGS.add(attachment)
     for steering in line.steerings:
         HOOKS.add(steering)
     try:
+        if leading is not None:
+            leading.lead(lead(terms, parts, line.control.effects, table, voice, clock), line.control.agreed, line.control.decline)
         voice.say(_announcement(terms, spool, line.bell, trouble))
         if line.journal is not None:
+            _stop_again(terms, line.control)
             _say_owed(terms, spool, clock, voice)
         if terms.place.of_system and line.bell.connected:
             _hand_over_leftovers(terms, voice)
@@ -88,38 +74,37 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     return attachment
 
 
-def _line(terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, voice: Voice, clock: Clock) -> tuple[Line, str]:
+def _stop_again(terms: Terms, control: Control) -> None:
+    """A prune ends an elastic job for good, however often its launcher starts it again."""
+    why = pruned_before(terms.spools, terms.run, terms.attempt) if terms.seat.restarts > 0 else None
+    if why is not None:
+        control.stop_again(Order(f"again-{terms.attempt}", "prune", reason=why), 0)
+
+
+def _line(
+    terms: Terms, parts: Parts, spool: Spool, attachment: Attachment, leading: Leading | None, voice: Voice, clock: Clock
+) -> tuple[Line, str]:
     try:
         sweep(terms.spools, clock.now())
         journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, os.getpid(), terms.group)
     except (SmartTunerError, OSError) as error:
         journal = str(error).splitlines()[0]
         voice.say(f"{journal}: checkpoint, restore and prune will be refused")
+    if leading is not None:
+        parts = leading.shared(parts)
     checkpoints = Checkpoints(run_folder(terms.checkpoints, terms.run), terms.run, terms.attempt, parts, clock)
-    keep_best = KeepBest(parts.model, clock, terms.best_interval_s)
-    if parts.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
+    keep_best = KeepBest(None if sharded(parts.model) else parts.model, clock, terms.best_interval_s)
+    if keep_best.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
         keep_best.start(terms.monitor, terms.goal)
     steerings = [Steering(one) for one in optimizers_of(parts.optimizer)]
     if steerings:
         steerings[-1].boundary = attachment.boundary  # of a cycle of several, the last one's step ends it
-    effects = Effects(
-        steerings, checkpoints, keep_best, attachment.told_restored, attachment.told_to_stop, "restore" in terms.allow
-    )
-    control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision)
+    restored = attachment.told_restored if leading is None else leading.sharing(attachment.told_restored)
+    effects = Effects(steerings, checkpoints, keep_best, restored, attachment.told_to_stop, "restore" in terms.allow)
+    control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision, leading)
     _say_started(terms, spool, checkpoints, bool(keep_best.series), voice, clock)
     bell, trouble = _bell(terms, spool, clock)
     return Line(spool, journal if isinstance(journal, Journal) else None, bell, control, keep_best, steerings), trouble
-
-
-def optimizers_of(given: Any) -> list[Any]:
-    """The optimizers in what was given: one, a list, or a dict of names."""
-    if given is None:
-        return []
-    several = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, list | tuple) else [given]
-    for one in several:
-        if not hasattr(one, "param_groups"):
-            raise Forbidden(f"optimizer= got a {type(one).__name__}", "pass a torch optimizer, a list or a dict of them")
-    return several
 
 
 def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bool, voice: Voice, clock: Clock) -> None:
@@ -131,7 +116,7 @@ def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bo
         boot_id=boot_id(),
         pid=os.getpid(),
         pid_started=pid_started(os.getpid()),
-        world_size=terms.world_size,
+        world_size=terms.seat.world_size,
         parent=_parent(terms, checkpoints),
         resume_from_step=terms.resume_from_step,
         total_steps=terms.total_steps,
@@ -156,10 +141,13 @@ def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bo
 
 
 def _parent(terms: Terms, checkpoints: Checkpoints) -> str | None:
-    """The attempt that this one goes on from: whose checkpoint of that step it is, else the last one of this run here."""
-    if terms.resume_from_step is None:
+    """The attempt that this one goes on from: whose checkpoint of that step it is, else the last one of this run here. One
+    that an elastic launcher started again goes on from the one before, whatever it says."""
+    if terms.resume_from_step is None and terms.seat.restarts <= 0:
         return None
     try:
+        if terms.resume_from_step is None:
+            raise Unavailable("an elastic launcher started it again")
         return checkpoints.find(terms.resume_from_step)[0].attempt
     except (Unavailable, OSError):
         before = last_attempt(terms.spools, terms.run, terms.attempt)

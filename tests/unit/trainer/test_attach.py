@@ -211,12 +211,17 @@ def test_a_disk_without_room_is_said_once_and_the_training_goes_on(attach, state
     assert not list((state / "spool").iterdir())
 
 
-def test_ranks_above_zero_are_silent_and_several_ranks_are_only_observed(attach, monkeypatch):
+def test_only_rank_0_logs_and_no_other_says_a_word(attach, monkeypatch, state, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert attach().mode == "disabled"
+    for mode in ("act", "observe"):
+        with attach(mode=mode) as run:
+            run.log({"a": 1.0})
+            assert (run.mode, run.should_stop) == (mode, False)
+    assert not state.exists()
+    assert capsys.readouterr().err == ""
     monkeypatch.setenv("RANK", "0")
-    assert attach().mode == "observe"
+    assert attach().host.read().runs[0].started.world_size == 2
 
 
 def test_kafka_without_a_daemon_says_that_the_values_wait(attach, capsys):

@@ -1,0 +1,261 @@
+"""Both ranks of small trainings that are decided about; rank 0 plays its own daemon. Writes what happened as JSON.
+
+rank_job.py FOLDER WAY...       each way twice, forked once torch is loaded: that takes longer than all of them
+torchrun rank_job.py FOLDER restarted
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+import traceback
+
+import smarttuner
+import torch
+import torch.distributed as dist
+from smarttuner.bus.control_page import Order, PageWriter
+from smarttuner.bus.shipper import Shipper
+from smarttuner.bus.spool_reader import SpoolReader
+from smarttuner.core.events import Ack, decode
+from smarttuner.trainer.ranks import Table
+from torch.nn.parallel import DistributedDataParallel
+
+MOST_STEPS = 20_000
+SEEN = {}
+
+
+class Daemon:
+    """The daemon's side of rank 0's spool, by hand."""
+
+    def __init__(self, run):
+        path = run._line.spool.path
+        self.shipper = Shipper(SpoolReader(os.open(path, os.O_RDWR)))
+        self.page = PageWriter(os.open(path, os.O_RDWR))
+        self.acks, self.started = {}, None
+
+    def order(self, action, **params):
+        order = Order(action, action, params, time.time() + 60, reason=f"because of {action}")
+        assert self.page.place(order, 0.0).slot >= 0
+
+    def read(self):
+        while self.shipper.reader.behind:
+            for message in self.shipper.read(0.0):
+                event = decode(message.body)
+                if isinstance(event, Ack):
+                    self.acks[event.id] = (event.status, event.step, event.reason)
+                elif getattr(event, "started", None) is not None:
+                    self.started = event.started
+        return self.acks
+
+
+class Job:
+    """A regression of two layers; each rank sees its own data. `lrs` are the steps at which another LR was used."""
+
+    def __init__(self, ddp=True):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+        self.model = DistributedDataParallel(model) if ddp else model
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        generator = torch.Generator().manual_seed(dist.get_rank())
+        self.inputs, self.targets = torch.randn(16, 4, generator=generator), torch.randn(16, 1, generator=generator)
+        self.lrs = []
+        self.optimizer.register_step_pre_hook(self._note)
+        self.steps = 0
+
+    def _note(self, optimizer, _args, _kwargs):
+        lr = optimizer.param_groups[0]["lr"]
+        if not self.lrs or self.lrs[-1][1] != lr:
+            self.lrs.append((self.steps, lr))
+
+    def step(self):
+        self.steps += 1
+        self.optimizer.zero_grad()
+        loss = (self.model(self.inputs) - self.targets).square().mean()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def digest(self):
+        state = {name: tensor.numpy().tobytes().hex() for name, tensor in self.model.state_dict().items() if "running" not in name}
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def attach(job, **more):
+    return smarttuner.attach("job", optimizer=job.optimizer, model=job.model, **more)
+
+
+def steered():
+    """Orders one after the other, each placed once the last is answered; a straggler of 1.5 s in the middle of each."""
+    job, saved = Job(), []
+
+    def save(path):
+        dist.barrier()
+        saved.append(job.steps)
+        if dist.get_rank() == 0:
+            torch.save(job.model.state_dict(), path)
+        dist.barrier()
+
+    run = attach(job, monitor="loss", goal="min", checkpoint=save)
+    orders = [
+        ("scale-lr", {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}),
+        ("checkpoint", {}),
+        ("restore", {"to": "best"}),
+        ("prune", {"restore": "best"}),
+    ]
+    daemon = Daemon(run) if dist.get_rank() == 0 else None
+    placed, best = [], None
+    while not run.should_stop and job.steps < MOST_STEPS:
+        job.step()
+        if job.steps == 5:
+            best = job.digest()
+        run.log({"loss": abs(job.steps - 5.0)}, step=job.steps)
+        if daemon is not None and job.steps > 10 and len(daemon.read()) == len(placed) and orders:
+            action, params = orders.pop(0)
+            daemon.order(action, **params)
+            placed.append(action)
+        if dist.get_rank() == 1 and job.steps in (20, 40):
+            time.sleep(1.5)
+    SEEN.update(stop=run.stop_reason, saved=saved, best=best, attempt=run.attempt, running=job.digest())
+    if daemon is not None:
+        SEEN.update(acks=daemon.read(), step=run._where())
+    run.finish()
+    return job
+
+
+def identical():
+    digests = {}
+    for mode in ("disabled", "observe", "act"):
+        job = Job()
+        run = attach(job, mode=mode, monitor="loss", goal="min")
+        for step in range(60):
+            run.log({"loss": job.step()}, step=step)
+        run.finish()
+        digests[mode] = job.digest()
+    SEEN["digests"] = digests
+    return job
+
+
+def dies(after):
+    """Rank 1 dies over its vote; the ranks share no collective, so rank 0 goes on alone."""
+    job = Job(ddp=False)
+    run = attach(job)
+    if dist.get_rank() == 1:
+        put = Table.put
+
+        def deadly(table, key, said):
+            if key.startswith("vote/"):
+                if after:
+                    put(table, key, said)
+                os.kill(os.getpid(), signal.SIGKILL)
+            put(table, key, said)
+
+        Table.put = deadly
+    else:
+        daemon = Daemon(run)
+        daemon.order("scale-lr", intent={"multiplier": 0.5, "hold": None, "revision": 1})
+        daemon.order("prune")
+    began, longest = time.monotonic(), 0.0
+    while not run.should_stop and time.monotonic() - began < 30:
+        before = time.monotonic()
+        job.step()
+        longest = max(longest, time.monotonic() - before)
+        if dist.get_rank() == 0 and len(daemon.read()) == 2:
+            break
+        time.sleep(0.001)
+    SEEN.update(acks=daemon.read(), longest=longest, stop=run.stop_reason)
+    run.finish()
+    return job
+
+
+class Bare:
+    """Steps that all ranks do together, without an optimizer."""
+
+    def __init__(self):
+        self.steps, self.lrs = 0, []
+
+    def step(self):
+        self.steps += 1
+        dist.all_reduce(torch.ones(1))
+
+    def digest(self):
+        return ""
+
+
+def restarted():
+    """Is pruned, but fails; its launcher starts it again: then it shall not train."""
+    life = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    job = Bare()
+    run = smarttuner.attach()
+    daemon = Daemon(run) if dist.get_rank() == 0 else None
+    if daemon is not None and life == 0:
+        daemon.order("prune")
+    while not run.should_stop and job.steps < MOST_STEPS:
+        job.step()
+        run.step()
+    if daemon is not None:
+        daemon.read()
+        SEEN.update(run=run.run, attempt=run.attempt, parent=daemon.started.parent, acks=daemon.acks)
+    SEEN.update(stop=run.stop_reason)
+    run.finish()
+    if life == 0:
+        report(job, f"life-{life}")
+        os._exit(3)
+    return job
+
+
+def report(job, way):
+    SEEN.update(rank=dist.get_rank(), steps=job.steps, lrs=job.lrs, digest=job.digest())
+    (FOLDER / f"{way}-{dist.get_rank()}.json").write_text(json.dumps(SEEN))
+
+
+WAYS = {
+    "steered": steered,
+    "identical": identical,
+    "dies-before-vote": lambda: dies(after=False),
+    "dies-after-vote": lambda: dies(after=True),
+}
+
+
+def be_rank(way, rank, port):
+    """In a child of its own; never returns."""
+    code = 1
+    try:
+        os.dup2(os.open(FOLDER / f"{way}-{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
+        os.environ.update(RANK=str(rank), WORLD_SIZE="2", XDG_STATE_HOME=str(FOLDER / way))
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+        report(WAYS[way](), way)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main(ways):
+    torch.optim.SGD([torch.zeros(1)])  # loads what torch loads late, once for all
+    for way in ways:
+        pids = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(2):
+            pid = os.fork()
+            if pid == 0:
+                be_rank(way, rank, port)
+            pids.append(pid)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        (FOLDER / f"{way}.codes").write_text(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    FOLDER = pathlib.Path(sys.argv[1])
+    if sys.argv[2] == "restarted":
+        dist.init_process_group("gloo")
+        report(restarted(), "life-" + os.environ["TORCHELASTIC_RESTART_COUNT"])
+        dist.destroy_process_group()
+    else:
+        main(sys.argv[2:])

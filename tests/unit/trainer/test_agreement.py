@@ -1,0 +1,239 @@
+"""The two phases between ranks that are threads of one process, over a store in memory."""
+
+import threading
+import time
+
+import pytest
+from smarttuner.bus.control_page import Order
+from smarttuner.core.clock import SystemClock
+from smarttuner.trainer import agreement, gate
+from smarttuner.trainer.agreement import Leader, Member
+from smarttuner.trainer.gate import Due, Gate
+from smarttuner.trainer.ranks import Peer, Seat, Table, find_seat
+from smarttuner.trainer.voice import Voice
+
+PATIENCE_S = 60.0
+
+
+class Store:
+    """As much of torch's store as a table asks for."""
+
+    def __init__(self):
+        self.said, self._lock = {}, threading.Lock()
+
+    def set(self, key, value):
+        with self._lock:
+            self.said[key] = value.encode()
+
+    def check(self, keys):
+        return all(key in self.said for key in keys)
+
+    def get(self, key):
+        return self.said[key]
+
+    def compare_set(self, key, expected, value):
+        with self._lock:
+            return self.said.setdefault(key, value.encode())
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return found
+
+
+class Job:
+    """Ranks that pass boundaries when they are told to."""
+
+    def __init__(self, ranks=3, refuse=lambda rank, order: ""):
+        self.store = Store()
+        self.met = []
+        common = [SystemClock(), Voice(quiet=True)]
+
+        def parts(rank):
+            return [Seat(rank, ranks), lambda: Table(self.store), lambda order: refuse(rank, order), *common]
+
+        self.leader = Leader(*parts(0), hello={"run": "r"})
+        self.members = [Member(*parts(rank), met=self.met.append) for rank in range(1, ranks)]
+        self.all = [self.leader, *self.members]
+
+    def begin(self):
+        for one in self.all:
+            one.begin()
+        return self
+
+    def step_until_due(self, orders):
+        """Every rank steps in turn until each has been handed something: (boundary, orders) by rank."""
+        self.leader.propose(orders)
+        found = {}
+        deadline = time.monotonic() + PATIENCE_S
+        while len(found) < len(self.all):
+            assert time.monotonic() < deadline
+            for rank, one in enumerate(self.all):
+                if rank not in found and (due := one.gate.pass_boundary()) is not None:
+                    found[rank] = (one.gate.count, [order.id for order in due.orders])
+            time.sleep(0.001)
+        return found
+
+
+@pytest.fixture
+def job():
+    made = []
+
+    def begin(*args, **more):
+        made.append(Job(*args, **more).begin())
+        return made[-1]
+
+    yield begin
+    for one in made:
+        for rank in one.all:
+            rank.close()
+            assert not rank._thread.is_alive()
+
+
+ORDERS = [Order("a", "scale-lr"), Order("b", "prune")]
+
+
+def test_every_rank_is_handed_the_same_orders_at_the_same_boundary_again_and_again(job):
+    ranks = job()
+    for _ in range(3):
+        found = ranks.step_until_due(ORDERS)
+        assert len({repr(one) for one in found.values()}) == 1
+        assert found[0][1] == ["a", "b"]
+    assert [hello["run"] for hello in ranks.met] == ["r", "r"]
+    assert ranks.leader.taken_refusals() == []
+
+
+def test_what_one_rank_refuses_is_refused_for_all_and_the_rest_goes_on(job):
+    ranks = job(refuse=lambda rank, order: "it gave no optimizer" if (rank, order.id) == (2, "a") else "")
+    found = ranks.step_until_due(ORDERS)
+    assert {tuple(orders) for _, orders in found.values()} == {("b",)}
+    assert ranks.leader.taken_refusals() == [(ORDERS[0], "refused", "rank 2: it gave no optimizer")]
+
+
+def test_ranks_far_apart_still_meet_at_one_boundary(job):
+    ranks = job(2)
+    for _ in range(500):
+        ranks.members[0].gate.pass_boundary()
+    found = ranks.step_until_due(ORDERS)
+    assert found[0] == found[1]
+    assert found[0][0] > 500
+
+
+def refusals(ranks):
+    until(lambda: ranks.leader.refusals)
+    return ranks.leader.taken_refusals()
+
+
+def test_a_rank_that_never_attached_is_named(monkeypatch, job):
+    monkeypatch.setattr(agreement, "MEETING_WAIT_S", 0.1)
+    ranks = Job()
+    for one in ranks.all[:2]:
+        one.begin()
+    ranks.leader.propose(ORDERS[:1])
+    assert refusals(ranks) == [(ORDERS[0], "failed", "rank 2 is not attached: call attach on every rank")]
+    assert ranks.leader.idle
+    for one in ranks.all[:2]:
+        one.close()
+
+
+def test_a_rank_that_does_not_answer_voids_the_order_and_none_waits_on(monkeypatch, job):
+    monkeypatch.setattr(agreement, "VOTE_WAIT_S", 0.2)
+    ranks = job(3)
+    silent = threading.Event()
+    ranks.members[1]._vote = lambda *_: silent.wait(PATIENCE_S)
+    ranks.leader.propose(ORDERS[:1])
+    assert refusals(ranks) == [(ORDERS[0], "failed", "not agreed: rank 2 did not answer within 0.2 s")]
+    for one in ranks.all[:2]:
+        for _ in range(100):
+            assert one.gate.pass_boundary() is None
+    silent.set()
+
+
+def test_a_dead_process_voids_the_order_at_once(job):
+    ranks = job(2)
+    until(lambda: ranks.store.check(["here/1"]))
+    me = Peer.of_this_process()
+    Table(ranks.store).put("here/1", Peer(me.boot, me.namespace, 2**22 + 1, 17))
+    ranks.leader.propose(ORDERS[:1])
+    assert refusals(ranks)[0][2] == "not agreed: rank 1 (pid 4194305) has died"
+
+
+def test_a_member_whose_leader_has_left_waits_no_longer(job):
+    ranks = job(2)
+    until(lambda: ranks.met)
+    table = Table(ranks.store)
+    table.put("arm/0", ORDERS)
+    until(lambda: ranks.store.check(["vote/0/1"]))
+    table.put("gone/0", True)
+    for _ in range(2000):  # whatever its hold was
+        assert ranks.members[0].gate.pass_boundary() is None
+    assert "void" in table.read("plan/0")
+
+
+def test_a_store_that_fails_fails_the_order_and_lets_every_rank_go(job):
+    ranks = job(2)
+    until(lambda: ranks.met)
+
+    def broken(*_):
+        raise RuntimeError("connection reset")
+
+    ranks.store.check = broken
+    ranks.leader.propose(ORDERS[:1])
+    assert refusals(ranks)[0][1:] == ("failed", "the ranks could not agree: connection reset")
+    until(lambda: not ranks.leader._thread.is_alive())
+    ranks.leader.propose(ORDERS[1:])
+    assert refusals(ranks)[0][:2] == (ORDERS[1], "failed")
+    for one in ranks.all:
+        assert one.gate.pass_boundary() is None
+
+
+def test_without_a_process_group_the_order_fails_with_the_reason():
+    leader = Leader(Seat(0, 2), lambda: None, lambda _: "", SystemClock(), Voice(quiet=True), hello={})
+    leader.begin()
+    leader.propose(ORDERS[:1])
+    until(lambda: leader.refusals)
+    assert leader.taken_refusals()[0][2] == "the ranks share no store yet: torch.distributed is not initialised"
+    leader.close()
+    assert not leader._thread.is_alive()
+
+
+def test_a_training_thread_waits_at_its_hold_until_the_plan_is_there():
+    one, passed = Gate(SystemClock()), []
+    hold = one.arm(0.0)
+    assert hold == gate.LEAST_AHEAD
+    training = threading.Thread(target=lambda: passed.extend(one.pass_boundary() for _ in range(4)))
+    training.start()
+    until(lambda: one.count == hold)
+    assert len(passed) == hold - 1
+    one.resolve(due := Due(0, hold + 1, ()))
+    training.join(PATIENCE_S)
+    assert passed == [None, None, due, None]
+
+
+def test_a_gate_whose_plan_never_comes_opens_again(monkeypatch):
+    monkeypatch.setattr(gate, "HOLD_WAIT_S", 0.1)
+    one = Gate(SystemClock())
+    one.arm(0.0)
+    assert [one.pass_boundary() for _ in range(5)] == [None] * 5
+    one.resolve(late := Due(0, 3, ()))
+    assert one.pass_boundary() is late  # handed over with a boundary that is behind: its reader voids it
+    assert one.pass_boundary() is None
+
+
+def test_fast_steps_are_held_further_ahead():
+    one = Gate(SystemClock())
+    time.sleep(0.03)
+    one.count = 300
+    one.sample()
+    assert gate.LEAST_AHEAD + 100 < one.arm() - one.count <= gate.MOST_AHEAD
+
+
+def test_a_seat_is_read_from_the_launchers_environment():
+    assert find_seat({}) == Seat(0, 1, -1)
+    assert find_seat({"RANK": "2", "WORLD_SIZE": "4", "TORCHELASTIC_RESTART_COUNT": "1"}) == Seat(2, 4, 1)
+    assert find_seat({"RANK": "x", "WORLD_SIZE": ""}) == Seat(0, 1, -1)
+    assert Seat(0, 2, 0).suffix("01ABCDEF") == Seat(0, 2, 3).suffix("01OTHERS")
+    assert Seat().suffix("01ABCDEF") == "abcdef"

@@ -1,0 +1,38 @@
+"""What is agreed on when a job attaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bus.places import Place
+from ..core.events import Goal, Mode
+from .control import Answered
+from .ranks import Seat
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the code and the environment agreed on for this attempt."""
+
+    run: str
+    attempt: str
+    place: Place
+    spools: Path
+    checkpoints: Path
+    mode: Mode = "act"
+    allow: tuple[str, ...] = ()
+    group: str | None = None
+    monitor: str | None = None
+    goal: Goal | None = None
+    policies: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    resume_from_step: int | None = None
+    total_steps: int | None = None
+    seat: Seat = field(default_factory=Seat)
+    best_interval_s: float = 0.0
+    script: str = ""
+    on_decision: Callable[[Answered], object] | None = None
