@@ -38,7 +38,7 @@ class EventFiles:
     def graph(self, model: nn.Module) -> None:
         """The network's layers and how they hold each other."""
         if self._writer is not None and self._board.graph:
-            self._writer._get_file_writer().add_graph((layer_graph(model), None))
+            self._writer._get_file_writer().add_graph(layer_graph(model))
 
     def judgement(self, one: Judgement, step: int) -> None:
         """The alignment of one held-out utterance, and its mel beside the model's."""
@@ -65,9 +65,11 @@ def writer(folder: Path) -> Any:
     return SummaryWriter(str(folder), flush_secs=10)
 
 
-def layer_graph(model: nn.Module) -> Any:
-    """A GraphDef of the layers in the order in which they were made: tracing would lose the attention loop's inside."""
+def layer_graph(model: nn.Module) -> tuple[Any, Any]:
+    """A GraphDef (and an empty RunMetadata) of the layers in the order in which they were made. Tracing would lose the
+    attention loop's inside."""
     from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+    from tensorboard.compat.proto.config_pb2 import RunMetadata
     from tensorboard.compat.proto.graph_pb2 import GraphDef
     from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
@@ -78,7 +80,7 @@ def layer_graph(model: nn.Module) -> Any:
             about = {"about": AttrValue(s=repr(layer).encode()), "parameters": AttrValue(i=size)}
             nodes.append(NodeDef(name=name.replace(".", "/"), op=type(layer).__name__, input=[before], attr=about))
             before = nodes[-1].name
-    return GraphDef(node=nodes)
+    return GraphDef(node=nodes), RunMetadata()
 
 
 def picture(values: Tensor, scale: int = 1) -> Tensor:

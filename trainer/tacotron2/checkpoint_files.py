@@ -83,24 +83,25 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path, saving: Saving) -> None:
         self.folder, self.saving = folder, saving
-        self._lock: io.TextIOWrapper | None = None
+        self._lock: int | None = None
 
     def open(self) -> None:
         """Takes the folder for this process and clears away what a kill left; UsageError where another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / LOCK).open("w")
+        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.close()
+            self.close()
             raise UsageError(f"{self.folder}: another training writes there", "name another folder with --out") from None
         for left in self.folder.glob(".step-*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def close(self) -> None:
         """Gives the folder back."""
-        if self._lock is not None:
-            self._lock.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def write(self, step: int, state: dict[str, Any], value: float | None, best: bool) -> Path:
         """Durable on return; then what is too much is removed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +104,8 @@ def listen(model: Tacotron2, utterances: Sequence[Utterance], settings: Settings
         reference, rate = read_wav(one.wav)
         values = quality_metrics(reference, samples, settings.front, settings.metrics)
         try:
-            values["audio_quality_score"] = audio_quality_score(reference, samples, rate)
+            score = audio_quality_score(reference, samples, rate)
+            values |= {"audio_quality_score": score} if math.isfinite(score) else {}
         except Unavailable as error:
             told(str(error))
         found.append(Sample(one, samples, bool(stopped), values))
