@@ -1,9 +1,12 @@
-"""How the store's files are called: `<partition>-<offset of the first row>.parquet`, in three folders."""
+"""How the store's files are called: `<partition>-<offset of the first row>.parquet`, in three folders or prefixes of a bucket."""
 
 from __future__ import annotations
 
 import os
 import re
+from urllib.parse import urlsplit
+
+from ..core.errors import ConfigError
 
 TABLES = ("metrics", "runs", "decisions")
 DAMAGED = ".damaged-"
@@ -40,3 +43,16 @@ def visible_files(folder: str) -> list[tuple[int, int, str]]:
     """(partition, start, path) of each visible file of ours, in that order."""
     found = [(parse_name(name), name) for name in os.listdir(folder)]
     return sorted((*key, os.path.join(folder, name)) for key, name in found if key)
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """(bucket, prefix that ends with a slash or is empty) of an s3:// URL.
+
+    >>> split_url("s3://models/team/a/")
+    ('models', 'team/a/')
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc or parts.query:
+        raise ConfigError(f"{url!r} names no bucket", "write s3://bucket/prefix; another server is named by AWS_ENDPOINT_URL")
+    path = parts.path.strip("/")
+    return parts.netloc, f"{path}/" if path else ""

@@ -25,7 +25,6 @@ from .tenure import Directory, Fenced, Place, Tenure
 SEAL_ROWS = 1_000_000
 MAX_WAITING_ROWS = 262_144
 """Rows in memory at which the store publishes at once, looked at every 16 records: it bounds memory under a backlog."""
-PUBLISH_EVERY_S = 1.0
 PUBLISH_COST = 20.0
 """Publishing may take one part in this many of the time."""
 COPY_BYTES_PER_S = 4 << 20
@@ -58,8 +57,8 @@ class MetricsStore:
     `folder` unless `place` is another. One thread. ConfigError for files of a newer version, Unavailable where the disk is
     full or away: nothing is lost then, and the same call can be made again; Fenced where a partition is another daemon's.
 
-    Without `place` it is the only store of its folder and holds all that is there from the start. In a `place` that
-    several share it holds a partition from `position` or the first record until `revoke` or `reload`.
+    The only store of its place holds all that is there from the start. In one that is shared it holds a partition from
+    `position` or the first record until `revoke` or `reload`.
     """
 
     name = "metrics_store"
@@ -72,13 +71,12 @@ class MetricsStore:
         *,
         retention: Retention | None = None,
         seal_rows: int = SEAL_ROWS,
-        publish_s: float = PUBLISH_EVERY_S,
+        publish_s: float | None = None,
         place: Place | None = None,
     ) -> None:
         self._clock = clock
-        self._publish_s = publish_s
-        self._alone = place is None
         self._place = place or Directory(folder, clock)
+        self._publish_s = publish_s or self._place.publish_s
         self._counts = Counts()
         self._due = self._cursor_due = self._retention_due = self._flushed = 0.0
         self._torn = False
@@ -91,14 +89,14 @@ class MetricsStore:
         self._hold_all()
 
     def _hold_all(self) -> None:
-        if self._alone:
+        if not self._place.shared:
             for number in sorted({0} | self._place.numbers()):
                 self._of(number)
 
     def reload(self) -> None:
         """After a step that failed: what may be half folded, or may be another store's by now, is forgotten and read again
         from the bus. Of the only store of a folder what waits for room on a full disk is whole and stays."""
-        if self._torn or not self._alone:
+        if self._torn or self._place.shared:
             for number in list(self._held):
                 self._forget(number)
             self._torn = False

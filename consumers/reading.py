@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ..bus.places import find_place
 from ..core.errors import UsageError
 from .arrow_columns import numbers, rows_of, table_of, texts, values_of
-from .file_names import visible_files
 from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
+from .store_url import files_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +41,11 @@ def read_metrics(
     """The stored points as a frame, by run, attempt, series and step; empty where nothing is stored under these names.
 
     `wide`: a row a step and a column a series, the last value where a step was logged twice. `attempts`: only each run's
-    newest, or all. `data_dir`: as everywhere, else SMART_TUNER_DATA_DIR, the system's service, your own directory.
+    newest, or all. `data_dir`: a data directory or a store's URL (s3://bucket/prefix), else SMART_TUNER_DATA_DIR, the
+    system's service, your own directory.
     """
-    frame: pd.DataFrame = metric_table(find_place(os.environ, data_dir).folder, run, series, attempts).to_pandas()
+    place = data_dir if data_dir and "://" in os.fspath(data_dir) else find_place(os.environ, data_dir).folder
+    frame: pd.DataFrame = metric_table(place, run, series, attempts).to_pandas()
     if not wide:
         return frame
     rows = [name for name, several in (("run", not isinstance(run, str)), ("attempt", attempts == "all")) if several]
@@ -87,8 +89,7 @@ def _rows(
     asked = {column: values for column, values in wanted.items() if values is not None}
     columns = columns or schema.names
     tables = [table_of([], pa.schema([schema.field(name) for name in columns]))]
-    path = os.path.join(folder, name)
-    for _, _, one in visible_files(path) if os.path.isdir(path) else ():
+    for one in files_of(folder, name):
         with pq.ParquetFile(one) as file:
             groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), schema, asked)]
             table = file.read_row_groups(groups, columns=list({*columns, *asked}))

@@ -30,11 +30,13 @@ _LARGEST = (1 << 63) - 1
 
 class Facts(msgspec.Struct):
     """What a file of the table says of itself: `cursor` is the next offset by topic, as of when it was the newest;
-    `seen` belongs to its rows, `extra` to the table."""
+    `seen` belongs to its rows, `extra` to the table; `following` is the start of the file that takes the next rows, said
+    before that is made, so that two who would make one make the same."""
 
     cursor: dict[str, int] = {}
     seen: dict[str, list[int]] = {}
     extra: dict[str, Any] = {}
+    following: int | None = None
 
 
 class _File:
@@ -124,8 +126,12 @@ class RowFiles:
         """Adds a row or takes the place of the one with its key; visible after the next `publish`."""
         key = row[self._key]
         if key not in self._home:
-            if self._load(self._newest).full and self._newest not in self._changed:
-                self._newest = max(self._newest + 1, self.cursor.get(self._leading_topic, 0))
+            full = self._load(self._newest)
+            if full.full and self._newest not in self._changed:
+                if full.facts.following is None:
+                    full.facts.following = max(self._newest + 1, self.cursor.get(self._leading_topic, 0))
+                    self._changed.add(self._newest)
+                self._newest = full.facts.following
                 self._loaded[self._newest] = _File(Facts(), {})
             self._home[key] = self._newest
         start = self._home[key]
@@ -174,7 +180,7 @@ class RowFiles:
     def _write(self, start: int, cursor: dict[str, int]) -> None:
         file = self._load(start)
         extra = self.extra if start == self._newest else {}
-        facts = Facts(cursor, file.facts.seen, extra)
+        facts = Facts(cursor, file.facts.seen, extra, file.facts.following)
         table = table_of(list(file.rows.values()), self._schema)
         write_file(self._tenure, self._path(start), self._schema, [table], facts)
         file.facts = facts

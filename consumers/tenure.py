@@ -26,6 +26,7 @@ from ..core.errors import Unavailable
 from ..core.ulid import ulid
 from .file_names import DAMAGED, TABLES, file_name, parse_damaged, parse_name, visible_files
 
+PUBLISH_EVERY_S = 1.0
 WRITING = ".writing"
 MAX_SWEEPS = 100
 """Times that a folder is emptied into which its paused holder is just writing; each time takes one file."""
@@ -87,6 +88,10 @@ class Tenure(Protocol):
 class Place(Protocol):
     """Where a store keeps its files."""
 
+    publish_s: float
+    """How often what was taken becomes visible unless a person wants it otherwise."""
+    shared: bool
+    """Whether other stores keep partitions there too."""
     metrics: str | None
     """The folder that readers of this host list, if it is one that no other host sees."""
 
@@ -120,10 +125,12 @@ def sync_folder(folder: str) -> None:
 
 
 class Directory:
-    """A store in a folder, of this host (`shared` False) or of several (NFSv4)."""
+    """A store in a folder, of one daemon, or `shared` by several (NFSv4 where they are on several hosts)."""
+
+    publish_s = PUBLISH_EVERY_S
 
     def __init__(self, folder: str, clock: Clock, shared: bool = False) -> None:
-        self._folder, self._clock = folder, clock
+        self._folder, self._clock, self.shared = folder, clock, shared
         self.metrics = None if shared else os.path.join(folder, "metrics")
         with on_disk(folder):
             for name in (*TABLES, WRITING):

@@ -123,6 +123,7 @@ TABLE = (
     acts("limits.points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("limits.user_points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("decisions.not_after_s", "test_decisions_expire_after_the_written_time"),
+    acts("store.url", "test_the_store_lies_where_the_file_says", WIRED),
     acts("store.seal_rows", "test_a_metrics_file_is_sealed_at_as_many_rows_as_written", WIRED),
     acts("store.retention_days", "test_metrics_leave_the_store_at_the_age_written", WIRED),
     acts("store.publish_s", "test_rows_are_published_as_often_as_written", WIRED),

@@ -205,6 +205,12 @@ class BusRules(Section):
 class StoreRules(Section):
     """The Parquet folders."""
 
+    url: str | None = key(
+        "where metrics/, runs/ and decisions/ are kept: a folder (also of NFSv4), file://… or s3://bucket/prefix; none: the data"
+        " directory",
+        None,
+        "path or URL",
+    )
     seal_rows: Whole = key("rows after which a metrics file is sealed", 1_000_000, "rows", ge=1000)
     retention_days: Number | None = key("age above which metrics leave the store; none keeps them", None, "days", gt=0)
     publish_s: Seconds = key("time after which stored rows are visible to readers", 1.0, "seconds", gt=0, le=60)

@@ -15,9 +15,9 @@ PLANTED = re.findall(r"^        (\w+),$", (HERE / "planted.py").read_text(), re.
 WANTED = {"prune pending", "scale-lr pending", "keep-best pending", "alert applied", "dead_letters", "acks", "metrics", "runs"}
 
 
-def simulate(*arguments):
+def simulate(*arguments, script="runner.py"):
     """A process of its own: it forks, and pytest's has threads."""
-    command = [sys.executable, str(HERE / "runner.py"), *map(str, arguments)]
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=290, env=environ)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -52,3 +52,16 @@ def test_a_planted_bug_is_found(first):
     found = simulate("planted", ",".join(PLANTED[first : first + 4]), 9, 150)
     assert len(found) > 1
     assert [name for name, report in found.items() if not report["differences"]] == []
+
+
+@pytest.mark.parametrize("seeds", ["1,2", "3,4"])
+def test_stores_that_share_a_folder_are_killed_paused_and_wake_up_late_and_it_ends_as_with_one_undisturbed(seeds):
+    report = simulate("run", seeds, 40, script="fleet.py")
+    assert report["broken"] == []
+    assert report["lives"] > 20
+    assert report["continued"] > 30
+
+
+def test_a_fence_that_does_not_hold_is_found():
+    found = simulate("planted", "fence_taken_away,folder_made_again", "1,2,3,4", 40, script="fleet.py")
+    assert [name for name, broken in found.items() if not broken] == []

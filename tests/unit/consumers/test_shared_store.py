@@ -1,6 +1,7 @@
 """Several stores in one folder: each touches only what it holds, and partitions go from one to the other whole."""
 
 import os
+import sys
 
 import pandas as pd
 import pytest
@@ -183,6 +184,65 @@ def test_two_that_take_over_at_once_never_both_hold(tmp_path, monkeypatch):
         assert fenced >= len(both) - 1
         feed(opened(tmp_path), number, 20).flush(NOW)
     assert stored(tmp_path) == wanted(20, 20, 20, 20)
+
+
+def lines_of_a_takeover(work, at=None, then=None):
+    """Counts the lines of the store's files that `work` runs; before line `at` it runs `then`."""
+    folder, count = os.path.dirname(tenure.__file__), 0
+
+    def line(frame, event, argument):
+        nonlocal count
+        if event == "line":
+            count += 1
+            if count == at:
+                sys.settrace(None)
+                then()
+                sys.settrace(trace)
+        return line
+
+    def trace(frame, event, argument):
+        return line if os.path.dirname(frame.f_code.co_filename) == folder else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_what_a_holder_publishes_before_any_line_of_a_takeover_is_gone_on_with_or_refused(tmp_path):
+    def takeover(number, at=None):
+        folder = tmp_path / str(number)
+        late, other = opened(folder, seal_rows=200), opened(folder, seal_rows=200)
+        feed(late, 0, 10).flush(NOW)
+        feed(late, 0, 60)
+
+        def publish():
+            try:
+                late.flush(NOW)
+            except Fenced:
+                refused.append(at)
+            else:
+                published.append(at)
+
+        count = lines_of_a_takeover(lambda: other.position((METRICS, 0)), at, publish)
+        seen = stored(folder)
+        feed(other, 0, 30).flush(NOW)
+        assert set(stored(folder)) >= set(seen)
+        assert len(stored(folder)) == len(set(stored(folder)))
+        feed(other, 0, 70).flush(NOW)
+        assert stored(folder) == wanted(70)
+        return count
+
+    published, refused = [], []
+    lines = takeover(0)
+    for number, at in enumerate(range(1, lines, 9)):
+        takeover(number + 1, at)
+    assert len(published) > 2
+    assert len(refused) > 10
+    assert max(published) < min(refused)
 
 
 def test_a_folder_that_somebody_writes_into_all_the_time_is_not_waited_for_for_ever(tmp_path, monkeypatch):
