@@ -213,4 +213,6 @@ class StoreRules(Section):
     )
     seal_rows: Whole = key("rows after which a metrics file is sealed", 1_000_000, "rows", ge=1000)
     retention_days: Number | None = key("age above which metrics leave the store; none keeps them", None, "days", gt=0)
-    publish_s: Seconds = key("time after which stored rows are visible to readers", 1.0, "seconds", gt=0, le=60)
+    publish_s: Seconds | None = key(
+        "time after which stored rows are visible to readers; none: 1, and 10 in a bucket", None, "seconds", gt=0, le=60
+    )

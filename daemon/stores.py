@@ -135,6 +135,9 @@ class FilesStore(PlainStore):
         super().reload()
         self._store.reload()
 
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        self._store.revoke(partitions)
+
     def commit(
         self, answers: Sequence[Message], positions: Mapping[Partition, int], now: float, at_once: bool
     ) -> Mapping[Partition, int] | None:

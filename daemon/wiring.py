@@ -21,6 +21,7 @@ from ..consumers.judge import Judge
 from ..consumers.metrics_store import MetricsStore
 from ..consumers.notice_log import NoticeLog
 from ..consumers.retention import Retention as StoreRetention
+from ..consumers.store_url import open_place
 from ..core.clock import SystemClock
 from ..core.errors import ConfigError, Forbidden, Unavailable, UsageError
 from ..core.events import ACTIONS, Notice, Request, decision_id, encode, spell, topic_key
@@ -112,6 +113,7 @@ class Host:
             retention=_keep(config),
             seal_rows=config.store.seal_rows,
             publish_s=config.store.publish_s,
+            place=open_place(config.store.url, str(self.folder), self.clock, shared=place.bus != LOCAL_BUS),
         )
         self.notices = NoticeLog()
         self.lanes = [
@@ -127,7 +129,7 @@ class Host:
                 self.bus.connect,
                 FilesStore(self.store),
                 self.clock,
-                pause_s=min(SINK_PAUSE_S, config.store.publish_s / 4),
+                pause_s=min(SINK_PAUSE_S, (config.store.publish_s or 1.0) / 4),
             ),
             Lane(self.notices, self.bus.connect, PlainStore(), self.clock, pause_s=SINK_PAUSE_S),
         ]
@@ -244,7 +246,7 @@ class Host:
             "lanes": lanes,
             "counters": dict(sorted(counters.items())),
             "bus": {"url": self.place.bus, "lag": {one.name: sum(self.bus.lag(one.name).values()) for one in self.lanes}},
-            "store": {"folder": str(self.folder), "counters": dict(self.store.counters)},
+            "store": {"folder": self.loaded.config.store.url or str(self.folder), "counters": dict(self.store.counters)},
             "problems": problems,
         }
 

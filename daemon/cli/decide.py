@@ -11,7 +11,7 @@ import typer
 
 from ...core.errors import Forbidden, Unavailable, UsageError
 from ...core.registry import did_you_mean
-from .options import DataDir, Json, place
+from .options import DataDir, Json, place, store
 
 NUMBERS = {"set-lr": "value", "scale-lr": "factor"}
 ACTIONS = ("set-lr", "scale-lr", "release-lr", "checkpoint", "restore", "prune")
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         if not wait:
             say(answer | {"status": "sent"}, as_json)
             return
-        row = wait_for(here.folder, answer["id"], timeout)
+        row = wait_for(store(context, data_dir), answer["id"], timeout)
         say(row, as_json)
         if row["status"] != "applied":
             raise Forbidden(
@@ -79,7 +79,7 @@ def parameters(action: str, value: str | None) -> dict[str, Any]:
     return {}
 
 
-def wait_for(folder: Path, decision: str, timeout_s: float) -> dict[str, Any]:
+def wait_for(folder: Path | str, decision: str, timeout_s: float) -> dict[str, Any]:
     """The decision's row once the job or a gate has answered; Unavailable when that takes too long."""
     from ...consumers.reading import decision_rows
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import DataDir, Json, place
+from .options import DataDir, Json, store
 from .stored import known_run
 
 HEAD = ("time", "run", "action", "status", "step", "policy", "reason", "id")
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         data_dir: DataDir = None,
     ) -> None:
         """Every decision with its reason, evidence and the job's answer. Reads the files; needs no daemon."""
-        folder = place(context, data_dir).folder
+        folder = store(context, data_dir)
         if run is not None and not follow:
             known_run(folder, run)
         rows = gather(folder, run, would)
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
             print(f"smart-tuner: nothing has been decided in {folder} yet", file=sys.stderr)
 
 
-def gather(folder: Path, run: str | None, would: bool) -> list[dict[str, Any]]:
+def gather(folder: Path | str, run: str | None, would: bool) -> list[dict[str, Any]]:
     """The rows, in the order in which they were decided."""
     from ...consumers.reading import decision_rows
 
@@ -71,7 +71,7 @@ def line(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(cell) for cell in cells)
 
 
-def go_on(folder: Path, run: str | None, would: bool, as_json: bool) -> None:
+def go_on(folder: Path | str, run: str | None, would: bool, as_json: bool) -> None:
     """A line for each decision and for each answer, as they become visible."""
     shown: dict[str, str] = {}
     while True:

@@ -11,7 +11,7 @@ import typer
 
 from ...core.errors import UsageError
 from ...core.registry import did_you_mean
-from .options import DataDir, Json, place
+from .options import DataDir, Json, store
 from .stored import known_run
 
 COLUMNS = ("time", "attempt", "series", "step", "value")
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         """The stored points of a run, by series and step. Reads the files; needs no daemon."""
         from ...consumers.reading import metric_table, plain_rows
 
-        folder = place(context, data_dir).folder
+        folder = store(context, data_dir)
         known_run(folder, run)
         rows = list(plain_rows(metric_table(folder, run, series or None, attempts)))
         check(folder, run, series or [], rows, attempts)

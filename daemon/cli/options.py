@@ -43,3 +43,26 @@ def place(context: typer.Context, data_dir: Path | None = None, bus: str | None 
     """Where the data lies: the command's own option, the root's, then the search of bus/places.py."""
     root = given(context)
     return find_place(os.environ, data_dir or root.data_dir, bus or root.bus)
+
+
+def store(context: typer.Context, data_dir: Path | None = None) -> Path | str:
+    """Where the stored tables are read: a URL given as the data directory, a data directory that has some, else what the
+    configuration says under store.url."""
+    typed = str(data_dir or given(context).data_dir or os.environ.get("SMART_TUNER_DATA_DIR") or "")
+    scheme, found, rest = typed.partition(":/")
+    if found and scheme in ("s3", "file"):
+        return f"{scheme}://{rest.lstrip('/')}" if scheme == "s3" else "/" + rest.lstrip("/")
+    folder = place(context, data_dir).folder
+    url = None if (folder / "metrics").is_dir() else _configured(context)
+    return folder if url is None else url if "://" in url else folder / os.path.expanduser(url)
+
+
+def _configured(context: typer.Context) -> str | None:
+    """store.url; None where no configuration states one, or what reads it is not installed (the extra `read`)."""
+    if os.environ.get("SMART_TUNER__STORE__URL"):
+        return os.environ["SMART_TUNER__STORE__URL"]
+    try:
+        from ..config import load
+    except ImportError:
+        return None
+    return load(given(context).config, os.environ).config.store.url

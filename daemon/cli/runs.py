@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...bus.places import Place
 from ...core.errors import Unavailable
-from .options import DataDir, Json, place
+from .options import DataDir, Json, place, store
 from .stored import known_run
 
 HEAD = ("run", "attempt", "state", "last point", "judged by", "control", "user", "started")
@@ -31,13 +32,13 @@ def register(app: typer.Typer) -> None:
         data_dir: DataDir = None,
     ) -> None:
         """Every attempt with its state, last point, and what it is judged by (or why it is not)."""
-        here = place(context, data_dir)
+        here, folder = place(context, data_dir), store(context, data_dir)
         if run is not None:
-            known_run(here.folder, run)
+            known_run(folder, run)
         if watch and not as_json and sys.stdout.isatty():
-            follow(here, run)
+            follow(here, folder, run)
             return
-        rows = gather(here, run)
+        rows = gather(here, folder, run)
         if as_json:
             for row in rows:
                 print(json.dumps(row))
@@ -46,21 +47,21 @@ def register(app: typer.Typer) -> None:
 
             print_table(HEAD, [line(row) for row in rows])
         else:
-            print(f"smart-tuner: no run has been attached in {here.folder} yet", file=sys.stderr)
+            print(f"smart-tuner: no run has been attached in {folder} yet", file=sys.stderr)
             print("    hint: two lines in a training attach it, see docs/sdk.md", file=sys.stderr)
 
 
-def gather(here: Place, run: str | None) -> list[dict[str, Any]]:
+def gather(here: Place, folder: Path | str, run: str | None) -> list[dict[str, Any]]:
     """The stored rows, with what a daemon that listens knows of the live ones; without one from the files alone."""
     from ...consumers.reading import last_points, rfc3339_of, run_rows
 
     live = {one["attempt"]: one for one in _ask(here)}
-    rows = run_rows(here.folder, run)
+    rows = run_rows(folder, run)
     stored = {row["attempt"] for row in rows}
     for name, one in live.items():
         if name not in stored and run in (None, one["run"]):
             rows.append({"run": one["run"], "attempt": name, "state": one["state"]})
-    points = last_points(here.folder, run) if any(row["attempt"] not in live for row in rows) else {}
+    points = last_points(folder, run) if any(row["attempt"] not in live for row in rows) else {}
     for row in rows:
         known = live.get(row["attempt"])
         if known is None:
@@ -126,7 +127,7 @@ def _last(row: dict[str, Any]) -> str:
     return f"{name} {float(series[name]['value']):.5g} at {series[name]['step']}"
 
 
-def follow(here: Place, run: str | None) -> None:
+def follow(here: Place, folder: Path | str, run: str | None) -> None:
     """A table that is drawn again each second; Ctrl-C ends it."""
     from rich.live import Live
     from rich.table import Table
@@ -134,7 +135,7 @@ def follow(here: Place, run: str | None) -> None:
 
     def draw() -> Table:
         table = Table(*HEAD)
-        for row in gather(here, run):
+        for row in gather(here, folder, run):
             table.add_row(*(Text(cell) for cell in line(row)))
         return table
 

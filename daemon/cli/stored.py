@@ -8,7 +8,7 @@ from ...core.errors import SmartTunerError
 from ...core.registry import did_you_mean
 
 
-def known_run(folder: Path, run: str) -> None:
+def known_run(folder: Path | str, run: str) -> None:
     """SmartTunerError with the nearest name for a run that nothing is stored of."""
     from ...consumers.reading import run_names
 

@@ -7,6 +7,7 @@ import pytest
 from smarttuner.bus.doorbell import Doorbell
 from smarttuner.bus.places import Place
 from smarttuner.bus.spool import Spool
+from smarttuner.consumers.reading import metric_table
 from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
@@ -81,6 +82,21 @@ def test_a_metrics_file_is_sealed_at_as_many_rows_as_written(build, text, files)
     store_points(host, 1, 20)
     host.store.flush(host.clock.now())
     assert len([name for name in os.listdir(host.folder / "metrics") if not name.startswith(".")]) == files
+
+
+@pytest.mark.parametrize("form", ["{}", "store: {{url: '{}'}}", "store: {{url: 'file://{}'}}", "store: {{url: elsewhere}}"])
+def test_the_store_lies_where_the_file_says(build, tmp_path, form):
+    host = build(form.format(tmp_path / "shared") if "{}'" in form else form.replace("{{", "{").replace("}}", "}"))
+    store_points(host, 1)
+    host.store.flush(host.clock.now())
+    folder = host.folder if form == "{}" else host.folder / "elsewhere" if "elsewhere" in form else tmp_path / "shared"
+    assert len(metric_table(folder, attempts="all")) == 100
+    assert (host.folder / "metrics").exists() == (form == "{}")
+
+
+def test_a_store_that_is_nowhere_is_refused_with_what_to_write(build):
+    with pytest.raises(ConfigError, match="s3://bucket/prefix"):
+        build("store: {url: 'ftp://host/x'}")
 
 
 @pytest.mark.parametrize(("text", "rows"), [("{}", 200), ("store: {publish_s: 30}", 100)])
