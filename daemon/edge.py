@@ -143,8 +143,9 @@ class Edge:
 
     @property
     def trouble(self) -> str:
-        """Why nothing that jobs write can be put on the log; "" while it can. For status, from any thread."""
-        return self._streams.trouble if self._thread.is_alive() else ""
+        """Why nothing that jobs write can be put on the log, or no decision reaches them; "" while both work. For status, from
+        any thread."""
+        return (self._streams.trouble if self._thread.is_alive() else "") or self._follower.trouble
 
     @property
     def alive(self) -> bool:

@@ -12,6 +12,7 @@ from ..bus.trail import Trail, mark_name
 from ..core.errors import CorruptData, Unavailable
 from ..core.events import Ack, Decision, Notice, decode, encode
 from ..core.ports import CONTROL, NOTICES, Bus, Clock, Message, Record
+from .outage import Outage
 
 log = logging.getLogger("smarttuner.edge")
 RECORDS_A_TURN = 500
@@ -30,10 +31,16 @@ class Follower:
         self._connect, self._trail, self._placements, self._clock, self._counters = connect, trail, placements, clock, counters
         self._positions: dict[int, int] = {}
         self._marked: dict[int, int] = {}
+        self._outage = Outage(log, "control cannot be followed", clock)
         self._stopping = threading.Event()
         self._placing = threading.Lock()
         self._looker: Bus | None = None
         self._thread = threading.Thread(target=self._run, name="edge-control", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """Why no decision reaches its job, "" while they do. For any thread."""
+        return self._outage.now
 
     def start(self) -> None:
         """From now on decisions reach their jobs."""
@@ -73,10 +80,10 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 bus = bus or self._connect()
-                self.step(bus, WAIT_S)
+                self._outage.passed(self.step(bus, WAIT_S))
             except Unavailable as error:
                 self._counters["control_unavailable"] += 1
-                log.warning("control cannot be followed: %s", error)
+                self._outage.met(str(error))
                 self._stopping.wait(RETRY_S)
         if bus is not None:
             try:
@@ -85,18 +92,19 @@ class Follower:
                 pass
             bus.close()
 
-    def step(self, bus: Bus, timeout_s: float) -> None:
-        """Places what came, waiting up to `timeout_s` for it."""
+    def step(self, bus: Bus, timeout_s: float) -> bool:
+        """Places what came, waiting up to `timeout_s` for it; whether anything came."""
         with self._placing:
             self._begin()
             asked = dict(self._positions)
         if not asked:
             self._stopping.wait(timeout_s)
-            return
+            return False
         records, positions = bus.follow_partitions(CONTROL, asked, RECORDS_A_TURN, timeout_s)
         with self._placing:
             if self._positions == asked:  # else `look` took them meanwhile
                 self._place(bus, records, positions)
+        return bool(records)
 
     def _place(self, bus: Bus, records: Sequence[Record], positions: Mapping[int, int]) -> None:
         acks = [ack for record in records if (ack := self._take(record)) is not None]

@@ -18,6 +18,7 @@ from ..core.errors import SmartTunerError, Unavailable
 from ..core.events import Notice, encode
 from ..core.letters import Place, letter_to
 from ..core.ports import NOTICES, Batch, Bus, Clock, Consumer, Message, Partition, Record
+from .outage import Outage
 
 log = logging.getLogger("smarttuner.lane")
 LIMIT = 2000
@@ -90,6 +91,7 @@ class Lane:
         self.fell_off = 0
         self.set_aside = 0
         self.last_step_at = clock.monotonic()
+        self._outage = Outage(log, self.name, clock)
 
     @property
     def failing(self) -> bool:
@@ -126,6 +128,7 @@ class Lane:
         self._commit(bus, answers, now)
         self.records += len(batch.records)
         self._failures = 0
+        self._outage.passed(bool(batch.records))
         self._single = max(0, self._single - len(batch.records)) if batch.records else 0
         return bool(batch.records) or bool(answers)
 
@@ -184,13 +187,12 @@ class Lane:
         self.drain()
 
     def failed(self, error: Exception) -> None:
-        """Counts what a step raised and says it once a row; after some tries at one batch, singles out a poisonous record."""
+        """Counts what a step raised and says it once an outage; after some tries at one batch, singles out a poisonous record."""
         self._failures += 1
         self.errors += 1
         said = f"{type(error).__name__}: {error}"
-        if said != self.last_error or self._failures == 1:
-            log.warning("%s: %s", self.name, said, exc_info=None if isinstance(error, SmartTunerError) else error)
         self.last_error = said
+        self._outage.met(said, None if isinstance(error, SmartTunerError) else error)
         if isinstance(error, Unavailable) or not self._last_records or self._failures < POISON_TRIES:
             return
         if len(self._last_records) > 1:
@@ -203,7 +205,7 @@ class Lane:
             self._set_aside(record, why)
         except Exception as error:  # the disk or the log is away just now: the record fails, and comes here, again
             self.errors += 1
-            log.warning("%s: could not set a record aside: %s", self.name, error)
+            self._outage.met(f"could not set a record aside: {error}")
         else:
             self._failures, self._single = 0, max(0, self._single - 1)
 
