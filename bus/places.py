@@ -26,6 +26,11 @@ class Place:
         return self.found_by == "system service" or (self.folder == SYSTEM_FOLDER and SYSTEM_SOCKET.exists())
 
     @property
+    def is_local(self) -> bool:
+        """Whether its log lies in the data directory."""
+        return self.bus == LOCAL_BUS
+
+    @property
     def socket(self) -> Path:
         """Where a daemon of this place listens."""
         return SYSTEM_SOCKET if self.of_system else self.folder / "bus.sock"

@@ -136,6 +136,7 @@ class FilesStore(PlainStore):
         self._store.reload()
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
+        """See MetricsStore.revoke."""
         self._store.revoke(partitions)
 
     def commit(

@@ -9,21 +9,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import __version__
-from ..bus.directory import require_local
-from ..bus.housekeeping import Housekeeper
-from ..bus.local import LocalLog
 from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folder
-from ..bus.retention import DAY_S, Limits, Retention
+from ..bus.retention import DAY_S
 from ..consumers.judge import Judge
 from ..consumers.metrics_store import MetricsStore
 from ..consumers.notice_log import NoticeLog
 from ..consumers.retention import Retention as StoreRetention
 from ..consumers.store_url import open_place
 from ..core.clock import SystemClock
-from ..core.errors import ConfigError, Forbidden, Unavailable, UsageError
+from ..core.errors import Forbidden, Unavailable, UsageError
 from ..core.events import ACTIONS, Notice, Request, decision_id, encode, spell, topic_key
 from ..core.ports import CONTROL, NOTICES, Clock, Message
 from ..core.registry import did_you_mean
@@ -34,18 +31,16 @@ from .dead_letters import DeadLetters
 from .edge import Edge, EdgeSettings
 from .edge_line import Peer
 from .edge_streams import StreamLimits
+from .ground import ground_of
 from .lane import Lane
 from .notify import Notifier, kept
 from .rule_book import RuleBook
-from .state import State
-from .stores import FilesStore, JudgeStore, PlainStore
+from .stores import FilesStore, PlainStore
 from .supervisor import LaneState, Supervisor
 
 log = logging.getLogger("smarttuner.daemon")
 LOOK_S = 0.5
 DRAIN_S = 10.0
-HARD = 2
-"""What a group has not read yet may take this many times bus.retention_bytes before it is removed all the same."""
 SINK_PAUSE_S = 0.1
 LAG_LIMIT = 10_000
 """Records a lane may be behind before status says so."""
@@ -80,6 +75,16 @@ class EdgeLane:
             self.edge.stop(DRAIN_S)
 
 
+class Subject(NamedTuple):
+    """What a request is about, and whose it is."""
+
+    run: str
+    attempt: str
+    group: str | None
+    uid: int | None
+    user: str | None
+
+
 class Host:
     """Everything one daemon is made of, not yet running."""
 
@@ -91,19 +96,13 @@ class Host:
         clock: Clock | None = None,
         keeper: Notifier | None = None,
     ) -> None:
-        if place.bus != LOCAL_BUS:
-            raise ConfigError(
-                f"the bus {place.bus} is not supported by this release", "leave --bus out: the local log needs no server"
-            )
         self.place, self.loaded, self.clock = place, loaded, clock or SystemClock()
         self.folder = place.folder
         self.began = self.clock.monotonic()
         config = loaded.config
-        self.folder.mkdir(parents=True, exist_ok=True)
-        require_local(str(self.folder), "the data directory")
-        self.bus = LocalLog(str(self.folder), self.clock, limits=_retention(config))
+        self.ground = ground_of(place, config, self.clock)
+        self.bus = self.ground.bus
         self._publisher, self._asked = self.bus.connect(), self.bus.connect()  # a handle a thread: ours, the queries'
-        self.state = State(str(self.folder / "state.db"), self.clock)
         self._counters: Counter[str] = Counter()
         rules = RuleBook(config, self._counters)
         self.judge = Judge(rules, gates(config), config.monitoring.metrics.primary, config.decisions.not_after_s)
@@ -113,16 +112,16 @@ class Host:
             retention=_keep(config),
             seal_rows=config.store.seal_rows,
             publish_s=config.store.publish_s,
-            place=open_place(config.store.url, str(self.folder), self.clock, shared=place.bus != LOCAL_BUS),
+            place=open_place(config.store.url, str(self.folder), self.clock, shared=not place.is_local),
         )
         self.notices = NoticeLog()
         self.lanes = [
             Lane(
                 self.judge,
                 self.bus.connect,
-                JudgeStore(self.judge, self.state, self.clock),
+                self.ground.judge_store(self.judge),
                 self.clock,
-                published=lambda: self.edge.edge.place_orders(),
+                published=None if self.ground.shared else lambda: self.edge.edge.place_orders(),
             ),
             Lane(
                 self.store,
@@ -135,9 +134,8 @@ class Host:
         ]
         settings = self._settings(environ, keeper)
         self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
-        self.letters = DeadLetters(self.bus.connect, lambda: self.bus.head.partitions, self.clock)
+        self.letters = DeadLetters(self.bus.connect, self.ground.letter_partitions, self.clock)
         self._supervisor: Supervisor | None = None
-        self._keeper = Housekeeper(self.state.fold)
         self._tell_damage()
 
     def watched_by(self, supervisor: Supervisor) -> None:
@@ -163,6 +161,7 @@ class Host:
             spool_folders=(str(spool_folder(environ)),),
             keeper=keeper,
             kept=kept(environ, os.getpid()),
+            shared=self.ground.shared,
             limits=StreamLimits(limits.points_per_s, limits.user_points_per_s),
             uid_of=self._uid_of,
         )
@@ -179,10 +178,7 @@ class Host:
         return {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
 
     def _tell_damage(self) -> None:
-        found = list(self.bus.warnings)
-        if self.state.damaged:
-            found.append(f"state.db was damaged: it is kept as {self.state.damaged}, and what it held is rebuilt from the log")
-        for text in found:
+        for text in self.ground.damage():
             self.notice("damaged", text, "alert")
 
     def notice(self, what: str, text: str, level: Any = "warning") -> None:
@@ -202,9 +198,7 @@ class Host:
         """After the lanes have drained."""
         self._publisher.close()
         self._asked.close()
-        self._keeper.stop()
-        self.state.close()
-        self.bus.close()
+        self.ground.close()
 
     # -- queries ---------------------------------------------------------------------------------------------------
 
@@ -224,7 +218,8 @@ class Host:
     def status(self) -> dict[str, Any]:
         """See interface.md: lanes, counters, bus, store, and what is wrong."""
         watched = {one.name: one for one in self._supervisor.lanes()} if self._supervisor else {}
-        lanes = [self._lane(one, watched.get(one.name)) for one in self.runners]
+        lags = {one.name: sum(self.bus.lag(one.name).values()) for one in self.lanes}
+        lanes = [self._lane(one, watched.get(one.name), lags.get(one.name, 0)) for one in self.runners]
         counters = {
             **self.bus.counters, **self.edge.edge.counters, **self.store.counters, **self.judge.counters,
             **self._counters,
@@ -233,7 +228,7 @@ class Host:
         counters["dead_letters"] = (
             counters.get("dead_letters", 0) + sum(one.set_aside for one in self.lanes) + self.notices.dead_letters
         )
-        counters["damaged"] = counters.get("damaged", 0) + self.state.damages
+        counters["damaged"] = counters.get("damaged", 0) + self.ground.damages
         problems = [f"lane {one['name']}: {one['last_error']}" for one in lanes if one["state"] != "running"]
         problems += [f"edge: {self.edge.edge.trouble}"] if self.edge.edge.trouble else []
         problems += [f"lane {one['name']} is {one['lag']} records behind" for one in lanes if one["lag"] > LAG_LIMIT]
@@ -245,17 +240,17 @@ class Host:
             "jobs": len(self.edge.edge.spools()),
             "lanes": lanes,
             "counters": dict(sorted(counters.items())),
-            "bus": {"url": self.place.bus, "lag": {one.name: sum(self.bus.lag(one.name).values()) for one in self.lanes}},
+            "bus": {"url": self.place.bus, **self.ground.told(), "lag": lags},
             "store": {"folder": self.loaded.config.store.url or str(self.folder), "counters": dict(self.store.counters)},
             "problems": problems,
         }
 
-    def _lane(self, lane: EdgeLane | Lane, watched: LaneState | None) -> dict[str, Any]:
+    def _lane(self, lane: EdgeLane | Lane, watched: LaneState | None, lag: int) -> dict[str, Any]:
         row: dict[str, Any] = {"name": lane.name, "state": watched.state if watched else "running", "lag": 0, "rate": 0.0}
         row |= {"records": 0, "errors": watched.restarts if watched else 0, "last_error": watched.last_error if watched else ""}
         if isinstance(lane, Lane):
             seconds = max(1.0, self.clock.monotonic() - self.began)
-            row |= {"lag": sum(self.bus.lag(lane.name).values()), "rate": lane.records / seconds, "records": lane.records}
+            row |= {"lag": lag, "rate": lane.records / seconds, "records": lane.records}
             if lane.errors:
                 row |= {"errors": lane.errors, "last_error": lane.last_error}
             if lane.failing:
@@ -264,8 +259,14 @@ class Host:
 
     def live_runs(self) -> list[dict[str, Any]]:
         """Every attempt that the judge knows, with its last points and what it is judged by."""
-        attached = {one["attempt"] for one in self.edge.edge.spools()}
-        rows = []
+        here = {one["attempt"]: one for one in self.edge.edge.spools()}
+        rows = [
+            {
+                "run": one["run"], "attempt": name, "group": one["group"], "state": "running", "series": {}, "last_metric": None,
+                "control": "elsewhere", "concurrent": False, "judged_by": None, "not_judged": "another daemon judges it",
+            }
+            for name, one in here.items() if self.ground.shared and name not in self.judge.attempts
+        ]  # fmt: skip
         attempts = list(self.judge.attempts.items())
         live = Counter(one.standing.record.run for _, one in attempts if not one.standing.record.over)
         for name, one in attempts:
@@ -278,7 +279,7 @@ class Host:
             rows.append({
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),
-                "control": record.said.mode if name in attached else "none" if record.over else "waiting",
+                "control": record.said.mode if name in here else "none" if record.over else "waiting",
                 "concurrent": not record.over and live[record.run] > 1,
                 "judged_by": f"{one.monitor} {one.goal}" if judged else None,
                 "not_judged": None if judged else _why_not(one, series),
@@ -290,35 +291,44 @@ class Host:
         run, action, params = str(query.get("run", "")), str(query.get("action", "")), query.get("params") or {}
         if not isinstance(params, dict):
             raise UsageError(f"params is {params!r}, not an object", 'send {"params": {"factor": 0.5}} for scale-lr')
-        attempt = self.judge.current(run)
-        if attempt is None:
-            known = sorted({one.standing.record.run for one in self.judge.attempts.values()})
-            return {
-                "refused": f"no run is called {run!r} here",
-                "hint": did_you_mean(run, known) if known else "no run is attached",
-            }
+        subject = self._subject(run)
+        if subject is None:
+            return self._unknown(run)
         if action not in ACTIONS:
             return {"refused": f"no action is called {action!r}", "hint": did_you_mean(action, list(ACTIONS))}
-        record = attempt.standing.record
         user = _user(peer.uid)
-        if peer.uid not in (0, os.getuid(), record.said.uid):
+        if peer.uid not in (0, os.getuid(), subject.uid):
             return {
-                "refused": f"{user} may not decide about a run of {record.said.user}",
+                "refused": f"{user} may not decide about a run of {subject.user}",
                 "hint": "ask its owner or the operator",
             }
         now = self.clock.now()
         request = Request(
-            ulid(now), record.run, action, user, now, params, str(query.get("reason") or ""),
-            record.attempt, record.group,
+            ulid(now), subject.run, action, user, now, params, str(query.get("reason") or ""),
+            subject.attempt, subject.group,
         )  # fmt: skip
-        self._asked.publish([Message(CONTROL, topic_key(record.run, record.group), encode(request))])
-        identity = decision_id(record.run, record.attempt, "person", 1, action, request.id)
-        return {"id": identity, "request": request.id, "run": record.run, "attempt": record.attempt, "action": action}
+        self._asked.publish([Message(CONTROL, topic_key(subject.run, subject.group), encode(request))])
+        identity = decision_id(subject.run, subject.attempt, "person", 1, action, request.id)
+        return {"id": identity, "request": request.id, "run": subject.run, "attempt": subject.attempt, "action": action}
 
+    def _subject(self, run: str) -> Subject | None:
+        """The attempt that a request about `run` is for: one judged here, else one whose job is on this host."""
+        judged = self.judge.current(run)
+        if judged is not None:
+            record = judged.standing.record
+            return Subject(record.run, record.attempt, record.group, record.said.uid, record.said.user)
+        here = [one for one in self.edge.edge.spools() if one["run"] == run]
+        if not here:
+            return None
+        one = max(here, key=lambda row: str(row["attempt"]))
+        return Subject(one["run"], one["attempt"], one["group"], one["uid"], _user(one["uid"]))
 
-def _retention(config: Config) -> Retention:
-    wanted = config.bus.retention_bytes
-    return Retention(metrics=Limits(wanted, config.bus.retention_s, HARD * wanted))
+    def _unknown(self, run: str) -> dict[str, Any]:
+        known = {one.standing.record.run for one in self.judge.attempts.values()} | {one["run"] for one in self.edge.edge.spools()}
+        hint = did_you_mean(run, sorted(known)) if known else "no run is attached"
+        if self.ground.shared:
+            hint += "; ask on the job's own host: this daemon knows the jobs of its host and the runs that it judges"
+        return {"refused": f"no run is called {run!r} here", "hint": hint}
 
 
 def _keep(config: Config) -> StoreRetention:
