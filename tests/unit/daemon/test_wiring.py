@@ -9,7 +9,6 @@ from smarttuner.bus.places import Place
 from smarttuner.bus.spool import Spool
 from smarttuner.consumers.reading import metric_table
 from smarttuner.core.clock import ManualClock, SystemClock
-from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
 from smarttuner.daemon.config import load
@@ -119,11 +118,6 @@ def test_metrics_leave_the_store_at_the_age_written(build, text, rows):
         host.store.tick(host.clock.now())
         host.clock.turn(120.0)
     assert visible(host) == rows
-
-
-def test_a_bus_that_this_release_cannot_speak_to_is_refused(build):
-    with pytest.raises(ConfigError, match="kafka://broker:9092 is not supported"):
-        build("{}", url="kafka://broker:9092")
 
 
 LIMITED = ("limits: {points_per_s: 10}", "limits: {user_points_per_s: 10}")
