@@ -9,6 +9,7 @@ from smarttuner.bus.places import Place
 from smarttuner.bus.spool import Spool
 from smarttuner.consumers.reading import metric_table
 from smarttuner.core.clock import ManualClock, SystemClock
+from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
 from smarttuner.daemon.config import load
