@@ -20,7 +20,6 @@ from ..core.events import (
     Ack,
     Claim,
     Decision,
-    LrIntent,
     MetricChunk,
     Mode,
     Notice,
@@ -30,9 +29,10 @@ from ..core.events import (
     decision_id,
     decode,
 )
+from ..core.intent import LrIntent
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.run import RunRecord, fold
-from ..core.standing import LR_ACTIONS, Standing
+from ..core.standing import INHERITED, LR_ACTIONS, Standing
 from ..core.window import Columns, Window
 from .answers import Answers
 from .attempt import Attempt, Rules, silent_until
@@ -256,12 +256,10 @@ class Judge:
         """A learning rate that was changed stays changed in an attempt that names its parent, and only there."""
         standing = attempt.standing
         parent = self.attempts.get(standing.record.said.parent or "")
-        if parent is None or parent.standing.record.run != event.run or parent.standing.intent.unchanged:
-            return
-        old = parent.standing.intent
-        change = ("set-lr", {"value": old.hold}) if old.hold is not None else ("scale-lr", {"factor": old.multiplier})
-        reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
-        self._propose(attempt, ("resume", 1), change, reason, f"started:{event.seq}", time, mode="act")
+        change = standing.inherited(parent.standing if parent is not None else None)
+        if change is not None:
+            reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
+            self._propose(attempt, (INHERITED, 1), change, reason, f"started:{event.seq}", time, mode="act")
 
     def _propose(
         self,

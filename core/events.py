@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from .errors import CorruptData
+from .intent import LrIntent
 
 VERSION = 1
 MAX_BODY_BYTES = 256 * 1024
@@ -77,7 +78,8 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
 
 
 class Started(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a job says of itself when an attempt begins; `pid_started` is in clock ticks since boot (proc(5), field 22)."""
+    """What a job says of itself when an attempt begins; `pid_started` is in clock ticks since boot (proc(5), field 22), `lr`
+    what it has in force from the attempt that it goes on from."""
 
     host: str = ""
     user: str = ""
@@ -99,6 +101,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     keeps_best: bool = False
     script: str = ""
     sdk: str = ""
+    lr: LrIntent | None = None
 
 
 class RunEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="run"):
@@ -121,38 +124,6 @@ class RunEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind"
     text: str = ""
     details: dict[str, Any] = {}
     v: int = msgspec.field(default_factory=_version)
-
-
-LARGEST_LR = 1e30
-"""Of a held rate and of a multiplier: torch divides a rate by bias corrections and raises where a float32 cannot hold it."""
-
-
-class LrIntent(msgspec.Struct, frozen=True):
-    """The learning rate that is wanted, as state: `hold` against the schedule if set, else `multiplier` times whatever
-    the schedule gives. `revision` counts the changes of one attempt."""
-
-    multiplier: float = 1.0
-    hold: float | None = None
-    revision: int = 0
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether it is the user's own schedule."""
-        return self.hold is None and self.multiplier == 1.0
-
-    def scaled(self, factor: float) -> LrIntent:
-        """scale-lr: multiplies the hold where one is set, else the multiplier."""
-        if self.hold is not None:
-            return LrIntent(self.multiplier, self.hold * factor, self.revision + 1)
-        return LrIntent(self.multiplier * factor, None, self.revision + 1)
-
-    def held(self, value: float) -> LrIntent:
-        """set-lr: `value` against the schedule until it is released."""
-        return LrIntent(self.multiplier, value, self.revision + 1)
-
-    def released(self) -> LrIntent:
-        """release-lr: the user's own schedule again."""
-        return LrIntent(1.0, None, self.revision + 1)
 
 
 ACTIONS = ("scale-lr", "set-lr", "release-lr", "checkpoint", "restore", "keep-best", "prune", "alert")

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from .events import Decision, LrIntent, decode_as, encode
+from .events import Decision, decode_as, encode
+from .intent import LrIntent
 from .run import RunRecord
 
 LR_ACTIONS = ("scale-lr", "set-lr", "release-lr")
@@ -21,6 +22,8 @@ PERMISSION = {
     "keep-best": "restore",
 }
 FOREVER = float("inf")
+INHERITED = "resume"
+"""The policy of a change that an attempt takes over from the one it goes on from."""
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -55,6 +58,20 @@ class Standing:
         """The learning rate decision that waits for the job's answer, the latest if a person superseded one."""
         waiting = [one for one in self.pending.values() if one.action in LR_ACTIONS]
         return waiting[-1] if waiting else None
+
+    def inherited(self, parent: Standing | None) -> tuple[str, dict[str, Any]] | None:
+        """The change (action, params) that brings the attempt to the learning rate that its parent ended with; None where
+        there is none to bring. What the job has put in force itself, from its own journal, needs no change."""
+        said = self.record.said.lr
+        if said is not None and said.fits:
+            self.intent = said
+        if parent is None or parent.record.run != self.record.run:
+            return None
+        old = parent.intent
+        if old.same_rates(self.intent) or old.revision <= self.intent.revision:
+            return None
+        action, name, number = ("set-lr", "value", old.hold) if old.hold is not None else ("scale-lr", "factor", old.multiplier)
+        return action, {name: number, "intent": old.plain(), "inherited": True}
 
     def dump(self) -> dict[str, Any]:
         """The state as plain values (msgpack)."""

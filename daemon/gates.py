@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..core.events import ACTIONS, LARGEST_LR, Decision, LrIntent, Mode
-from ..core.standing import LR_ACTIONS, PERMISSION, Standing
+from ..core.events import ACTIONS, Decision, Mode
+from ..core.intent import LARGEST_LR, MOST_PARTS, LrIntent
+from ..core.standing import INHERITED, LR_ACTIONS, PERMISSION, Standing
 
 HOUR_S = 3600.0
 Gate = Callable[[Decision, Standing], str | None]
@@ -93,22 +94,47 @@ class Gates:
 def resolve_lr(decision: Decision, standing: Standing) -> Decision:
     """The change as desired state, resolved from the last applied intent; a person's supersedes what is pending."""
     base = standing.intent
-    wanted = _changed(base, decision)
+    inherited = decision.policy == INHERITED
+    wanted = msgspec.convert(decision.params["intent"], LrIntent) if inherited else _changed(base, decision)
     waiting = standing.pending_lr()
-    if waiting is not None:
-        wanted = LrIntent(wanted.multiplier, wanted.hold, int(waiting.params["intent"]["revision"]) + 1)
-    intent = {"multiplier": wanted.multiplier, "hold": wanted.hold, "revision": wanted.revision}
-    return msgspec.structs.replace(decision, params={**decision.params, "intent": intent})
+    before = base.revision if waiting is None else int(waiting.params["intent"]["revision"])
+    wanted = msgspec.structs.replace(wanted, revision=before + 1)
+    return msgspec.structs.replace(decision, params={**decision.params, "intent": wanted.plain()})
 
 
 def _changed(base: LrIntent, decision: Decision) -> LrIntent:
-    if decision.action == "release-lr":
-        return base.released()
-    name = "factor" if decision.action == "scale-lr" else "value"
-    number = float(decision.params[name])
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{decision.action} wants a number above 0, not {number:g}")
-    changed = base.scaled(number) if decision.action == "scale-lr" else base.held(number)
-    if not 0 < (changed.multiplier if changed.hold is None else changed.hold) <= LARGEST_LR:
-        raise ValueError(f"{decision.action} {number:g} leaves no number above 0 and up to {LARGEST_LR:g}")
+    changed, params = base, decision.params
+    if (floor := params.get("min_lr")) is not None:
+        changed = msgspec.structs.replace(changed, min_lr=_number("min_lr", floor, least=0.0))
+    optimizer = _name("optimizer", params.get("optimizer"))
+    groups = params.get("groups", params.get("group"))
+    for one in groups if isinstance(groups, list) else [groups]:
+        of = (optimizer, _name("group", one))
+        if decision.action == "release-lr":
+            changed = changed.released(*of)
+        elif decision.action == "scale-lr":
+            changed = changed.scaled(_number("scale-lr", params["factor"]), *of)
+        else:
+            changed = changed.held(_number("set-lr", params["value"]), *of)
+    if len(changed.parts) > MOST_PARTS:
+        raise ValueError(f"over {MOST_PARTS} learning rates of parts of one job: release some first")
+    rates = [one.multiplier if one.hold is None else one.hold for one in changed.rules]
+    if decision.action != "release-lr" and not all(0 < rate <= LARGEST_LR for rate in rates):
+        raise ValueError(f"{decision.action} leaves no number above 0 and up to {LARGEST_LR:g}")
     return changed
+
+
+def _number(what: str, said: object, least: float | None = None) -> float:
+    """A finite number above 0, or from `least` on; ValueError says what is wrong."""
+    number = float(said)  # type: ignore[arg-type]  # what is none raises, and is refused
+    if not (number > 0 if least is None else least <= number) or not number < float("inf"):
+        raise ValueError(f"{what} wants a number {'above 0' if least is None else f'of at least {least:g}'}, not {number:g}")
+    return number
+
+
+def _name(what: str, said: object) -> str | None:
+    if said is None:
+        return None
+    if not isinstance(said, str | int) or not 0 < len(str(said)) <= 64:
+        raise ValueError(f"{what} is a name of 1 to 64 characters or a number, not {said!r}")
+    return str(said)

@@ -12,6 +12,7 @@ from ..bus.places import find_place, spool_folder, state_home
 from ..core.clock import SystemClock
 from ..core.errors import SmartTunerError
 from ..core.events import RUN_NAME, Goal
+from ..core.intent import LARGEST_LR
 from ..core.ulid import ulid
 from .attachment import Attachment, described
 from .checkpoints import Parts
@@ -19,7 +20,7 @@ from .control import Answered
 from .opening import open_attachment
 from .ranks import find_seat
 from .terms import Terms
-from .values import plain, step_of
+from .values import number_of, plain, step_of
 from .voice import Voice
 
 ALLOWED = ("lr", "checkpoint", "restore", "prune")
@@ -47,6 +48,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     mode: str | None = "act",
     allow: Iterable[str] | None = ALLOWED,
     best_interval_s: float = 0.0,
+    min_lr: float = 0.0,
     data_dir: str | os.PathLike[str] | None = None,
     bus: str | None = None,
 ) -> Attachment:
@@ -55,8 +57,8 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     `name` is the run's (default: the script's and a random suffix). `monitor` and `goal` ("min" or "max") say what is
     judged; with `model` too, the best weights are kept. `checkpoint` and `restore` are functions of a path, in place of
     the built-in save. `allow` is what a daemon may change, `mode="observe"` nothing. `best_interval_s` is the least time
-    between two copies of best weights. The environment wins: SMART_TUNER_MODE, SMART_TUNER_RUN; SMART_TUNER_DATA_DIR
-    and SMART_TUNER_BUS stand in where `data_dir` and `bus` are left out.
+    between two copies of best weights, `min_lr` what no scaled learning rate falls below. The environment wins:
+    SMART_TUNER_MODE, SMART_TUNER_RUN; SMART_TUNER_DATA_DIR and SMART_TUNER_BUS stand in where `data_dir` and `bus` are left out.
     """
     voice, clock = Voice(), SystemClock()
     attempt = ulid(clock.now())
@@ -88,6 +90,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             total_steps=_whole("total_steps", total_steps, voice),
             seat=seat,
             best_interval_s=float(best_interval_s),
+            min_lr=_floor(min_lr, voice),
             script=_script(),
             on_decision=on_decision,
         )
@@ -143,6 +146,15 @@ def _whole(name: str, said: Any, voice: Voice) -> int | None:
     if said is not None and whole is None:
         voice.say(f"{name}={said!r} is no whole number: it is left out")
     return whole
+
+
+def _floor(said: Any, voice: Voice) -> float:
+    """A learning rate that none falls below; what is none is 0, and said."""
+    number = number_of(said)
+    if number is not None and 0.0 <= number <= LARGEST_LR:
+        return number
+    voice.say(f"min_lr={said!r} is no learning rate: it is left out")
+    return 0.0
 
 
 def _text(said: Any) -> str | None:

@@ -14,7 +14,7 @@ from ..core.events import RunEvent, encode
 from .control import Control
 from .journal import Journal
 from .keep_best import KeepBest
-from .lr import HOOKS, Steering
+from .lr import HOOKS, Steering, series_of
 from .values import LOWEST, Intake, step_of
 from .voice import Voice
 
@@ -63,7 +63,7 @@ class Attachment:
         self._stop: str | None = None
         self._logged = first_step - 1
         self._counted = first_step - 1
-        self._rates: tuple[float, float] | None = None
+        self._rates: Any = None
         self._rates_step = first_step - 1
         self._looked = 0.0
         self._at_log = False
@@ -226,6 +226,8 @@ class Attachment:
         line.bell.check()
         if self._ranks is not None:
             self._ranks.tend(self._where())
+        if any(one.overwritten for one in line.steerings):
+            self._voice.once("overwritten", "the optimizer writes its learning rate inside its own step: a change may not reach it")
         if HOOKS.failures:
             self._voice.once("hooks", f"something of ours failed around the optimizer's step: {HOOKS.last_failure}")
 
@@ -246,11 +248,15 @@ class Attachment:
 
     def _with_rates(self, line: Line, numbers: Mapping[str, float], step: int) -> Mapping[str, float]:
         """Adds `lr` and `lr_effective` where they are not what they were."""
-        rates = line.steerings[0].first()
-        if rates is None or rates == self._rates or step <= self._rates_step:
+        steerings = line.steerings
+        one = steerings[0]
+        rates: Any = (one.first(), one.intent) if len(steerings) == 1 else [(each.first(), each.intent) for each in steerings]
+        if rates == self._rates or step <= self._rates_step:
             return numbers
-        self._rates, self._rates_step = rates, step
-        return {"lr": rates[0], "lr_effective": rates[1], **numbers}
+        told = series_of(steerings)
+        if told:
+            self._rates, self._rates_step = rates, step
+        return {**told, **numbers}
 
     def _whole(self, step: Any) -> int:
         whole = step_of(step)

@@ -170,9 +170,10 @@ class Control:
         ack = self._ack(order, status, step, change)
         if peers is not None:
             peers.done(ack)
-        if order.id in self._begun and isinstance(self._journal, Journal):
+        steered = order.action in LR_ACTIONS and status == "applied"
+        if (order.id in self._begun or steered) and isinstance(self._journal, Journal):
             try:
-                self._journal.answer(ack)
+                self._journal.answer(ack, self.effects.intent if steered else None)
             except SmartTunerError as error:
                 self._voice.once("journal", _one_line(error))
         return ack

@@ -10,10 +10,10 @@ import msgspec
 
 from ..bus.control_page import Order
 from ..core.errors import Forbidden
-from ..core.events import LrIntent
+from ..core.intent import LARGEST_LR, LrIntent
 from .checkpoints import Checkpoints
 from .keep_best import KeepBest
-from .lr import Steering, sane
+from .lr import Steering
 from .parts import reset_if_not_finite
 
 
@@ -27,8 +27,9 @@ class Change(NamedTuple):
 
 @dataclass
 class Effects:
-    """The effects of one attachment. `restored(step, details)` and `stop(reason)` tell it what happened. Forbidden where
-    the job does not have what the order needs, any other exception where it failed."""
+    """The effects of one attachment, whose scaled learning rates never fall below `min_lr`. `restored(step, details)` and
+    `stop(reason)` tell it what happened. Forbidden where the job does not have what the order needs, any other exception
+    where it failed."""
 
     steerings: Sequence[Steering]
     checkpoints: Checkpoints
@@ -36,12 +37,18 @@ class Effects:
     restored: Callable[[int, dict[str, Any]], None]
     stop: Callable[[str], None]
     may_restore: bool = True
+    min_lr: float = 0.0
+
+    @property
+    def intent(self) -> LrIntent:
+        """The learning rate that is wanted now."""
+        return self.steerings[0].intent
 
     def apply(self, order: Order, step: int) -> Change:
         """Does what `order` says, at a step boundary."""
         match order.action:
             case "scale-lr" | "set-lr" | "release-lr":
-                return self._steer(order.params)
+                return self._steer(order)
             case "keep-best":
                 return self._keep(order.params)
             case "checkpoint":
@@ -52,24 +59,45 @@ class Effects:
                 return self._prune(order, step)
         raise Forbidden("unknown action")
 
-    def _steer(self, params: dict[str, Any]) -> Change:
+    def _steer(self, order: Order) -> Change:
+        params = order.params
         try:
             intent = msgspec.convert(params["intent"], LrIntent)
-            min_lr = float(params.get("min_lr") or 0.0)
+            floor = max(self.min_lr, float(params.get("min_lr") or 0.0))
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise Forbidden(f"no learning rate can be read from {params}: {error}") from error
         if not self.steerings:
             raise Forbidden("no optimizer was given", "pass optimizer= to attach")
-        if not sane(intent, min_lr):
+        if not (intent.fits and floor <= LARGEST_LR):
             raise Forbidden(f"{params['intent']} is no learning rate")
         if any(one.displaced for one in self.steerings):
             raise Forbidden("a newer attachment steers this optimizer")
-        before = [rate for one in self.steerings for rate in one.effective()]
-        if not before:
+        if not any(one.steerable for one in self.steerings):
             raise Forbidden("the optimizer has no learning rate of its own (lr is None)")
+        self._check_target(order)
+        before = told(self.steerings)
         for one in self.steerings:
-            one.want(intent, min_lr)
-        return Change(_short(before), _short([rate for one in self.steerings for rate in one.effective()]))
+            one.want(intent, floor)
+        return Change(before, told(self.steerings))
+
+    def _check_target(self, order: Order) -> None:
+        """What is named exists, and one value for everything takes the place of one value."""
+        params = order.params
+        optimizer, groups = params.get("optimizer"), params.get("groups", params.get("group"))
+        named = {one.name: {name for names in one.names() for name in names} for one in self.steerings}
+        if optimizer is not None and str(optimizer) not in named:
+            raise Forbidden(f"no optimizer is called {optimizer}", "there are: " + ", ".join(named))
+        there = set().union(*named.values()) if optimizer is None else named[str(optimizer)]
+        for group in groups if isinstance(groups, list) else [] if groups is None else [groups]:
+            if str(group) not in there:
+                raise Forbidden(f"no parameter group is called {group}", "there are: " + ", ".join(sorted(there)))
+        if order.action == "set-lr" and optimizer is None and groups is None and not params.get("inherited"):
+            rates = sorted({rate for one in self.steerings for rate in one.own()})
+            if len(rates) > 1:
+                said = ", ".join(f"{rate:g}" for rate in rates[:4])
+                raise Forbidden(
+                    f"the groups have learning rates of their own ({said})", "name one with optimizer or group, or scale-lr"
+                )
 
     def _keep(self, params: dict[str, Any]) -> Change:
         series, goal = params.get("series") or params.get("monitor"), params.get("goal", "min")
@@ -118,6 +146,20 @@ class Effects:
         return Change(None, after, note)
 
 
+def told(steerings: Sequence[Steering]) -> Any:
+    """The learning rates in force as a person reads them: one number where all agree, a number or a list for each of several
+    optimizers by name."""
+    by_name = {one.name: _short(one.effective()) if one.effective() else _of_its_own(one) for one in steerings}
+    each = list(by_name.values())
+    return each[0] if len(each) == 1 or (all(one == each[0] for one in each) and isinstance(each[0], float)) else by_name
+
+
 def _short(rates: list[float]) -> float | list[float]:
     """One number where all groups agree."""
     return rates[0] if len(set(rates)) == 1 else rates
+
+
+def _of_its_own(steering: Steering) -> str:
+    """An optimizer that computes its rate has no number before its step."""
+    rate = steering.intent.rate(steering.name, "0")
+    return f"{rate.hold:g}" if rate.hold is not None else f"its own x {rate.multiplier:g}"

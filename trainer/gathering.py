@@ -6,15 +6,15 @@ from itertools import count
 from typing import Any
 
 from ..core.clock import Clock
-from ..core.errors import Forbidden
 from .abilities import Abilities, shape_of
 from .agreement import Leader, Member
 from .attachment import Attachment
 from .checkpoints import Checkpoints, Parts, run_folder
+from .cycle import steerings_of
 from .effects import Effects
 from .following import Following
 from .keep_best import KeepBest
-from .lr import HOOKS, Steering
+from .lr import HOOKS
 from .ranks import Seat, open_table
 from .terms import Terms
 from .voice import Voice
@@ -41,11 +41,9 @@ def lead(terms: Terms, parts: Parts, effects: Effects, table: str, voice: Voice,
 
 def follow(terms: Terms, parts: Parts, table: str, attachment: Attachment, voice: Voice, clock: Clock) -> Following:
     """A rank above 0: it logs nothing and obeys what rank 0 was told, at the same step. Begins its thread and its hooks."""
-    steerings = [Steering(one) for one in optimizers_of(parts.optimizer)]
-    if steerings:
-        steerings[-1].boundary = attachment.boundary
+    steerings = steerings_of(parts.optimizer, attachment.boundary)
     checkpoints = Checkpoints(run_folder(terms.checkpoints, terms.run), terms.run, terms.attempt, parts, clock)
-    effects = Effects(steerings, checkpoints, KeepBest(None, clock), _nobody, attachment.told_to_stop)
+    effects = Effects(steerings, checkpoints, KeepBest(None, clock), _nobody, attachment.told_to_stop, min_lr=terms.min_lr)
     abilities = Abilities(terms.mode, terms.allow, parts, effects)
     following = Following(abilities, attachment.told_to_stop, clock, voice)
 
@@ -63,14 +61,3 @@ def follow(terms: Terms, parts: Parts, table: str, attachment: Attachment, voice
 
 def _nobody(_step: int, _details: dict[str, Any]) -> None:
     """Rank 0 tells what was restored."""
-
-
-def optimizers_of(given: Any) -> list[Any]:
-    """The optimizers in what was given: one, a list, or a dict of names."""
-    if given is None:
-        return []
-    several = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, list | tuple) else [given]
-    for one in several:
-        if not hasattr(one, "param_groups"):
-            raise Forbidden(f"optimizer= got a {type(one).__name__}", "pass a torch optimizer, a list or a dict of them")
-    return several

@@ -18,6 +18,7 @@ import msgspec
 from ..bus.process import boot_id, pid_started
 from ..core.errors import Unavailable
 from ..core.events import Ack
+from ..core.intent import LrIntent
 from ..core.ulid import ulid
 
 ROOM_BYTES = 32 * 1024
@@ -26,7 +27,8 @@ KEPT_S = 30 * 24 * 3600.0
 
 class Line(msgspec.Struct, omit_defaults=True):
     """`opened`: by process `pid`, which began at `pid_started` ticks of boot `id`. `begun`: the effect of order `id` may
-    happen from now on. `answered`: what came of it, in `ack`. `said`: the acknowledgement has reached the spool."""
+    happen from now on. `answered`: what came of it, in `ack`. `said`: the acknowledgement has reached the spool. `intent`, in
+    any of them: the learning rate that is in force from here on."""
 
     what: str
     id: str
@@ -38,6 +40,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     pid: int = 0
     pid_started: int = 0
     group: str | None = None
+    intent: LrIntent | None = None
 
 
 class Journal:
@@ -70,10 +73,14 @@ class Journal:
         """Durable on return: from here on the effect may happen."""
         self._append(Line("begun", order_id, action, params, step, now))
 
-    def answer(self, ack: Ack) -> None:
-        """Durable on return: the order's result."""
+    def answer(self, ack: Ack, intent: LrIntent | None = None) -> None:
+        """Durable on return: the order's result, and the learning rate that it put in force."""
         self._answers[ack.id] = ack
-        self._append(Line("answered", ack.id, ack=ack))
+        self._append(Line("answered", ack.id, ack=ack, intent=intent))
+
+    def inherit(self, attempt: str, intent: LrIntent) -> None:
+        """The learning rate that is in force as `attempt` left it."""
+        self._append(Line("inherited", attempt, intent=intent), sync=False)
 
     def said(self, order_id: str) -> None:
         """The acknowledgement is in the spool; not worth a sync, since saying it twice harms nothing."""
@@ -94,8 +101,7 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def _append(self, line: Line, sync: bool = True) -> None:
-        body = msgspec.json.encode(line)
-        row = b"%08x %s\n" % (zlib.crc32(body), body)
+        row = _row(line)
         try:
             if self._end + len(row) > self._room:
                 self._grow(self._room + max(ROOM_BYTES, len(row)))
@@ -109,6 +115,11 @@ class Journal:
     def _grow(self, size: int) -> None:
         os.posix_fallocate(self._file, 0, size)
         self._room = size
+
+
+def _row(line: Line) -> bytes:
+    body = msgspec.json.encode(line)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 def journal_name(run: str, attempt: str) -> str:
@@ -171,6 +182,26 @@ def pruned_before(folder: Path, run: str, attempt: str) -> str | None:
     return None
 
 
+def last_intent(folder: Path, run: str, attempt: str) -> LrIntent | None:
+    """The learning rate that an attempt had in force at its end; None where it is not known, or was the user's own."""
+    path = folder / journal_name(run, attempt)
+    try:
+        found = [line.intent for line in read_lines(path) if line.intent is not None]
+    except OSError:
+        return None
+    return found[-1] if found and found[-1].fits and not found[-1].unchanged else None
+
+
+def _empty(path: Path, intent: LrIntent | None) -> None:
+    """Nothing is owed any more; what tells a resumed run its parent and its learning rate stays."""
+    if intent is None:
+        os.truncate(path, 0)
+        return
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.write_bytes(_row(Line("inherited", "", intent=intent)))
+    hidden.replace(path)
+
+
 def sweep(folder: Path, now: float) -> None:
     """Removes the journals that nobody asked for in 30 days; an attempt's name tells its age."""
     oldest = ulid(now - KEPT_S, bytes(10))
@@ -194,5 +225,5 @@ def close_owed(folder: Path, run: str, attempt: str, now: float, say: Callable[[
         done = [ack for ack in owed if say(ack)]
         said += done
         if len(done) == len(owed):
-            os.truncate(path, 0)  # the name stays: it tells a resumed run its parent
+            _empty(path, last_intent(folder, run, earlier))
     return said

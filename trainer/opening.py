@@ -17,17 +17,19 @@ from ..bus.spool_layout import WORD_DRAINED, pread_word
 from ..core.clock import Clock
 from ..core.errors import SmartTunerError, Unavailable
 from ..core.events import RunEvent, Started, encode
+from ..core.intent import LrIntent
 from .abilities import sharded
 from .attachment import Attachment, Line, described
 from .checkpoints import Checkpoints, Parts, run_folder
 from .control import Control
+from .cycle import steerings_of
 from .effects import Effects
 from .endings import ENDINGS
-from .gathering import follow, lead, next_table, optimizers_of
-from .journal import Journal, close_owed, last_attempt, pruned_before, sweep
+from .gathering import follow, lead, next_table
+from .journal import Journal, close_owed, last_attempt, last_intent, pruned_before, sweep
 from .keep_best import KeepBest
 from .leading import Leading
-from .lr import HOOKS, Steering
+from .lr import HOOKS
 from .terms import Terms
 from .voice import Voice
 
@@ -96,18 +98,42 @@ def _line(
     keep_best = KeepBest(None if sharded(parts.model) else parts.model, clock, terms.best_interval_s)
     if keep_best.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
         keep_best.start(terms.monitor, terms.goal)
-    steerings = [Steering(one) for one in optimizers_of(parts.optimizer)]
-    if steerings:
-        steerings[-1].boundary = attachment.boundary  # of a cycle of several, the last one's step ends it
+    steerings = steerings_of(parts.optimizer, attachment.boundary)
     restored = attachment.told_restored if leading is None else leading.sharing(attachment.told_restored)
-    effects = Effects(steerings, checkpoints, keep_best, restored, attachment.told_to_stop, "restore" in terms.allow)
+    may_restore = "restore" in terms.allow
+    effects = Effects(steerings, checkpoints, keep_best, restored, attachment.told_to_stop, may_restore, terms.min_lr)
     control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision, leading)
-    _say_started(terms, spool, checkpoints, bool(keep_best.series), voice, clock)
+    parent = _parent(terms, checkpoints)
+    inherited = _inherit(terms, parent, effects, journal, voice)
+    _say_started(terms, spool, parent, inherited, bool(keep_best.series), voice, clock)
     bell, trouble = _bell(terms, spool, clock)
     return Line(spool, journal if isinstance(journal, Journal) else None, bell, control, keep_best, steerings), trouble
 
 
-def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bool, voice: Voice, clock: Clock) -> None:
+def _inherit(terms: Terms, parent: str | None, effects: Effects, journal: Journal | str, voice: Voice) -> LrIntent | None:
+    """Puts the learning rate in force that the attempt left which this one goes on from; says it, as it says of one that is
+    not inherited."""
+    steerings = effects.steerings
+    last = last_attempt(terms.spools, terms.run, terms.attempt)
+    before = parent or (last[0] if last else None)
+    intent = last_intent(terms.spools, terms.run, before) if before and steerings else None
+    if intent is None or not (terms.seat.alone or parent is None):  # several ranks take it over together, from the daemon
+        return None
+    if parent is None or terms.mode != "act" or "lr" not in terms.allow:
+        why = "pass resume_from_step= to go on from it" if parent is None else "this job does not allow it"
+        voice.say(f"attempt {before} ended with the learning rate {intent}; this one has its own: {why}")
+        return None
+    for steering in steerings:
+        steering.want(intent, effects.min_lr)
+    if isinstance(journal, Journal):
+        journal.inherit(parent, intent)
+    voice.say(f"the learning rate is {intent} as attempt {parent} left it; undo it with: smart-tuner decide {terms.run} release-lr")
+    return intent
+
+
+def _say_started(
+    terms: Terms, spool: Spool, parent: str | None, lr: LrIntent | None, keeps: bool, voice: Voice, clock: Clock
+) -> None:
     uid = os.getuid()
     started = Started(
         host=os.uname().nodename,
@@ -117,7 +143,8 @@ def _say_started(terms: Terms, spool: Spool, checkpoints: Checkpoints, keeps: bo
         pid=os.getpid(),
         pid_started=pid_started(os.getpid()),
         world_size=terms.seat.world_size,
-        parent=_parent(terms, checkpoints),
+        parent=parent,
+        lr=lr,
         resume_from_step=terms.resume_from_step,
         total_steps=terms.total_steps,
         monitor=terms.monitor,

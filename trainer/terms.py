@@ -34,5 +34,6 @@ class Terms:
     total_steps: int | None = None
     seat: Seat = field(default_factory=Seat)
     best_interval_s: float = 0.0
+    min_lr: float = 0.0
     script: str = ""
     on_decision: Callable[[Answered], object] | None = None

@@ -2,7 +2,8 @@
 
 import msgspec
 import pytest
-from smarttuner.core.events import Decision, LrIntent, Started
+from smarttuner.core.events import Decision, Started
+from smarttuner.core.intent import LrIntent
 from smarttuner.core.run import RunRecord
 from smarttuner.core.standing import PERMISSION, Standing
 from smarttuner.daemon.gates import HOUR_S, Gates

@@ -1,13 +1,12 @@
 """The learning rate around real torch optimizers: what is in force while they step, and what is seen at other times."""
 
-import copy
 import gc
 import weakref
 
 import pytest
 import torch
-from smarttuner.core.events import LrIntent
-from smarttuner.trainer.lr import HOOKS, Steering, sane
+from smarttuner.core.intent import LrIntent, LrPart
+from smarttuner.trainer.lr import HOOKS, Steering
 from torch.optim import lr_scheduler as sched
 
 
@@ -317,7 +316,8 @@ def test_a_compiled_step_runs_outside_the_hooks_graph(steer):
 
 
 def test_only_finite_rates_that_are_not_negative_can_be_put_in_force():
-    assert sane(LrIntent(0.0, None, 1), 0.0)
-    assert not sane(LrIntent(float("nan"), None, 1), 0.0)
-    assert not sane(LrIntent(1.0, -0.1, 1), 0.0)
-    assert not sane(copy.copy(LrIntent(1.0, None, 1)), float("inf"))
+    assert LrIntent(0.0, None, 1).fits
+    assert not LrIntent(float("nan"), None, 1).fits
+    assert not LrIntent(1.0, -0.1, 1).fits
+    assert not LrIntent(1.0, None, 1, (), float("inf")).fits
+    assert not LrIntent(1.0, None, 1, (LrPart("a", None, 1e31),)).fits
