@@ -67,6 +67,7 @@ class Attachment:
         self._rates_step = first_step - 1
         self._looked = 0.0
         self._at_log = False
+        self._by_hand = False
         self._on_end: Callable[[], None] | None = None
 
     def connect(self, line: Line | None, on_end: Callable[[], None], ranks: Ranks | None = None) -> None:
@@ -183,8 +184,21 @@ class Attachment:
 
     def boundary(self) -> None:
         """After a step of the optimizer that was given."""
-        self._counted += 1
-        self._boundary()
+        if not self._by_hand:
+            self._counted += 1
+            self._boundary()
+
+    def step_by_hand(self) -> None:
+        """From here on only `step` is a boundary: for a framework in which a step is more than the optimizer's."""
+        self._by_hand, self._at_log = True, False
+
+    def completed(self, after: Any, why: str = "") -> None:
+        """A checkpoint that was put off (control.Later) is there, or is not, with why."""
+        try:
+            if self._line is not None:
+                self._line.control.complete(after, why)
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
 
     def told_to_stop(self, reason: str) -> None:
         """A prune was applied."""
@@ -212,8 +226,8 @@ class Attachment:
             line.control.look(self._where())
 
     def _where(self) -> int:
-        """The job is where it last logged; one that never logs is where its steps are counted."""
-        return max(0, self._counted if self._intake.highest == LOWEST else self._logged)
+        """The job is where it last logged; one that never logs, or names its boundaries, is where its steps are counted."""
+        return max(0, self._counted if self._by_hand or self._intake.highest == LOWEST else self._logged)
 
     def _tend(self, now: float) -> None:
         """About once a second: values that arrived from a device, a daemon that died or came."""

@@ -39,6 +39,10 @@ class Answered(msgspec.Struct, frozen=True):
     why: str
 
 
+class Later(Exception):
+    """Raised by a save of the job's: its framework saves at the end of this step, and `Control.complete` answers then."""
+
+
 class Peers(Protocol):
     """The other ranks of the run, where it has several."""
 
@@ -85,6 +89,7 @@ class Control:
         self._waiting: dict[str, Order] = {}  # for the peers; as many at most
         self._proposed: set[str] = set()
         self._quiet: set[str] = set()
+        self._later: tuple[Order, int] | None = None
 
     def look(self, step: int) -> None:
         """One memory load where there is nothing new. `step` is where the job is."""
@@ -115,16 +120,24 @@ class Control:
         if self._peers is not None:
             self._waiting[order.id] = order
         else:
-            self._close(order, self._conclude(order, step))
+            self._try(order, step)
 
     def agreed(self, order: Order, step: int) -> None:
         """Every rank does it now."""
         self._proposed.discard(order.id)
         self._busy = True
         try:
-            self._close(order, self._conclude(order, step, self._peers))
+            self._try(order, step, self._peers)
         finally:
             self._busy = False
+
+    def complete(self, after: Any, why: str = "") -> None:
+        """Answers what was put off with Later: applied, with what there is `after`, or failed, with why."""
+        if self._later is not None:
+            (order, step), self._later = self._later, None
+            ack = self._ack(order, "failed" if why else "applied", step, Change(after=after, note=why))
+            self._record(order, ack)
+            self._close(order, ack)
 
     def decline(self, order: Order, status: Any, why: str, step: int) -> None:
         """The ranks did not agree."""
@@ -140,9 +153,19 @@ class Control:
         elif self._peers is not None and order.action != "keep-best" and self._refusal(order) is None:
             self._waiting[order.id] = order
         else:
-            self._close(order, self._conclude(order, step))
+            self._try(order, step)
+
+    def _try(self, order: Order, step: int, peers: Peers | None = None) -> None:
+        try:
+            ack = self._conclude(order, step, peers)
+        except Later:
+            self._later = order, step
+            self._proposed.add(order.id)  # it stands on the page until it is answered
+        else:
+            self._close(order, ack)
 
     def _close(self, order: Order, ack: Ack) -> None:
+        self._proposed.discard(order.id)
         self._known[order.id] = ack
         if len(self._known) > MOST_ANSWERS:
             del self._known[next(iter(self._known))]
@@ -163,6 +186,8 @@ class Control:
             if peers is not None:
                 peers.go(order)
             status, change = "applied", self.effects.apply(order, step)
+        except Later:
+            raise
         except Forbidden as error:
             status, change = "refused", Change(note=_one_line(error))
         except Exception as error:  # noqa: BLE001  # whatever fails in an effect, the user's own functions included, is an answer
@@ -170,13 +195,16 @@ class Control:
         ack = self._ack(order, status, step, change)
         if peers is not None:
             peers.done(ack)
-        steered = order.action in LR_ACTIONS and status == "applied"
+        self._record(order, ack)
+        return ack
+
+    def _record(self, order: Order, ack: Ack) -> None:
+        steered = order.action in LR_ACTIONS and ack.status == "applied"
         if (order.id in self._begun or steered) and isinstance(self._journal, Journal):
             try:
                 self._journal.answer(ack, self.effects.intent if steered else None)
             except SmartTunerError as error:
                 self._voice.once("journal", _one_line(error))
-        return ack
 
     def _refusal(self, order: Order) -> tuple[str, str] | None:
         """(status, reason) for an order that is not to be tried."""

@@ -1,0 +1,130 @@
+"""Real trainings by Lightning, watched and steered; the daemon's side is done by hand (see conftest)."""
+
+import pytest
+import torch
+
+pl = pytest.importorskip("lightning.pytorch")
+
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint  # noqa: E402
+from smarttuner.trainer.adapters.lightning import SmartTunerCallback, SmartTunerLogger, judged  # noqa: E402
+from smarttuner.trainer.parts import on_cpu  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what the libraries warn each other of is not ours
+
+
+class Module(pl.LightningModule):
+    """A regression with a schedule of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters({"width": 4})
+        self.line = torch.nn.Linear(4, 1)
+        self.used = []
+
+    def training_step(self, batch, index):
+        loss = (self.line(torch.nn.functional.dropout(batch[0], 0.1)) - batch[1]).square().mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", (self.line(batch[0]) - batch[1]).square().mean())
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.1)
+        optimizer.register_step_pre_hook(lambda one, *_: self.used.append(one.param_groups[0]["lr"]))
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)}
+
+
+class Orders(pl.Callback):
+    """Places orders before the batches that are named."""
+
+    def __init__(self, steering, host_of, orders):
+        self.steering, self.host_of, self.orders, self.host = steering, host_of, orders, None
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if self.host is None:
+            self.host = self.host_of(self.steering._run._line.spool.path)
+        for action, params in self.orders.get(trainer.global_step, ()):
+            self.host.order(action, action, **params)
+
+
+def train(folder, *callbacks, logger=False, epochs=3):
+    pl.seed_everything(3, verbose=False)
+    module = Module()
+    data = torch.utils.data.TensorDataset(torch.randn(16, 4), torch.randn(16, 1))
+    loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=logger,
+        callbacks=list(callbacks),
+        default_root_dir=str(folder),
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
+    )
+    trainer.fit(module, loader, loader)
+    return trainer, module
+
+
+def test_weights_are_bit_identical_watched_or_not(tmp_path, state):
+    alone = on_cpu(train(tmp_path)[1].state_dict())
+    for mode in ("observe", "act"):
+        early = EarlyStopping("val_loss", patience=10)
+        watched = train(tmp_path, SmartTunerCallback("r", mode=mode), early)[1].state_dict()
+        assert all(torch.equal(alone[name], watched[name]) for name in alone)
+
+
+def test_decisions_go_through_lightnings_own_doors(tmp_path, state, host_of):
+    steering = SmartTunerCallback()
+    logger = SmartTunerLogger("named", group="g")
+    lr = {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}, "factor": 0.5}
+    orders = Orders(
+        steering, host_of, {1: [("scale-lr", lr)], 2: [("checkpoint", {})], 6: [("restore", {"to": "last"})], 9: [("prune", {})]}
+    )
+    trainer, module = train(tmp_path, EarlyStopping("val_loss", mode="min", patience=9), orders, steering, logger=logger, epochs=5)
+    host = orders.host.read()
+    answers = {ack.id: (ack.status, ack.step, ack.reason) for ack in host.acks}
+    assert {name: answer[0] for name, answer in answers.items()} == dict.fromkeys(
+        ("scale-lr", "checkpoint", "restore", "prune"), "applied"
+    ), answers
+    assert trainer.global_step == 10
+    assert module.used == [0.1, 0.1] + [0.05] * 2 + [0.025] * 4 + [0.0125] * 2
+    saved = torch.load(state / "checkpoints" / "named" / "step-2" / "checkpoint.pt", weights_only=True)
+    assert (saved["global_step"], saved["optimizer_states"][0]["param_groups"][0]["lr"]) == (3, 0.1)
+    started, *_, ended = host.runs
+    assert (started.run, started.group, started.started.monitor, started.started.goal) == ("named", "g", "val_loss", "min")
+    assert started.started.config == {"width": 4}
+    assert ended.state == "pruned"
+    assert {"train_loss", "val_loss", "lr", "lr_effective"} <= {row[0] for row in host.points}
+
+
+def test_an_exception_ends_the_run_as_failed(tmp_path, state, host_of):
+    class Breaks(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                raise ValueError("bad batch")
+
+    steering = SmartTunerCallback("r")
+    with pytest.raises(ValueError, match="bad batch"):
+        train(tmp_path, steering, Breaks())
+    (path,) = (state / "spool").glob("*.spool")
+    assert [(one.state, one.ended_by) for one in host_of(path).read().runs[1:]] == [("failed", "ValueError: bad batch")]
+
+
+def test_a_logger_alone_only_observes(tmp_path, state, host_of):
+    train(tmp_path, logger=SmartTunerLogger("r"), epochs=1)
+    (path,) = (state / "spool").glob("*.spool")
+    host = host_of(path).read()
+    assert (host.runs[0].started.mode, host.runs[-1].state) == ("observe", "finished")
+    assert {"train_loss", "val_loss"} <= {row[0] for row in host.points}
+
+
+def test_monitor_and_goal_are_what_lightning_was_told():
+    def told(*callbacks):
+        return judged(pl.Trainer(accelerator="cpu", logger=False, callbacks=list(callbacks), enable_checkpointing=bool(callbacks)))
+
+    assert told() == (None, None)
+    assert told(ModelCheckpoint(monitor="acc", mode="max")) == ("acc", "max")
+    assert told(ModelCheckpoint(monitor="acc", mode="max"), EarlyStopping("val_loss")) == ("val_loss", "min")

@@ -1,0 +1,1 @@
+"""Smart Tuner in the shapes of the frameworks that own the training loop: one file each, loaded where it is used."""

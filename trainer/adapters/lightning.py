@@ -1,0 +1,135 @@
+"""Lightning: `Trainer(callbacks=[SmartTunerCallback()])`, with `logger=SmartTunerLogger(...)` where it shall have a name."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+
+from ..attach import attach
+from ..attachment import Attachment, described
+from ..parts import load_into
+
+
+class SmartTunerLogger(Logger):  # type: ignore[misc]  # a class of an optional extra: Any to mypy
+    """What a Lightning module logs, as a run called `name`; `options` go to `attach`. Without the callback below the run is
+    only observed: a logger has no say in the training."""
+
+    def __init__(self, name: str | None = None, **options: Any) -> None:
+        super().__init__()
+        self._name = name
+        self._options = options
+        self._config: dict[str, Any] = {}
+        self._run: Attachment | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The run's name."""
+        return self._run.run if self._run is not None else self._name
+
+    @property
+    def version(self) -> str | None:
+        """The attempt."""
+        return self._run.attempt if self._run is not None else None
+
+    @property
+    def experiment(self) -> Attachment | None:
+        """The run, as `attach` gives it; None until the training has begun, for Lightning asks before it is set up."""
+        return self._run
+
+    def attach(self, **given: Any) -> Attachment:
+        """Attaches anew, with what the callback knows of the training."""
+        if self._run is not None:
+            self._run.finish()
+        options = given | self._options
+        self._run = attach(self._name, **({"config": self._config} | options))
+        return self._run
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Values of one step; ranks above 0 take them and do nothing."""
+        run = self._run if self._run is not None else self.attach(mode="observe")
+        run.log({name: value for name, value in metrics.items() if name != "epoch"}, step=step)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's `config`; what comes after it has begun is not told."""
+        self._config |= vars(params) if isinstance(params, Namespace) else dict(params)
+
+    def finalize(self, status: str) -> None:
+        """The training is over, as `success` or otherwise."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.end("finished" if status in ("success", "finished") else "failed", None if status == "success" else status)
+
+
+class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optional extra: Any to mypy
+    """Steers the training that Lightning runs. What is judged is what its EarlyStopping or ModelCheckpoint watches."""
+
+    def __init__(self, name: str | None = None, **options: Any) -> None:
+        self.logger: SmartTunerLogger | None = None
+        self._mine = SmartTunerLogger(name, **options)
+        self._run: Attachment | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The logger that was given to the Trainer, else one of our own beside the others."""
+        if stage == "fit":
+            given = [one for one in trainer.loggers if isinstance(one, SmartTunerLogger)]
+            self.logger = given[0] if given else self._mine
+            if not given:
+                trainer.loggers = [*trainer.loggers, self._mine]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attaches, on every rank: optimizers stand, and a checkpoint to resume from has been loaded."""
+        if self.logger is None:
+            return
+        monitor, goal = judged(trainer)
+        self._run = self.logger.attach(
+            optimizer=list(trainer.optimizers),
+            model=pl_module,
+            monitor=monitor,
+            goal=goal,
+            checkpoint=trainer.save_checkpoint,
+            restore=lambda path: _load(trainer, pl_module, path),
+            total_steps=trainer.max_steps if trainer.max_steps > 0 else None,
+            resume_from_step=trainer.global_step or None,
+        )
+        self._run.step_by_hand()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
+        """The step boundary: Lightning's own counters have moved on, so that what is saved here can be resumed from."""
+        if self._run is not None:
+            self._run.step(max(0, trainer.global_step - 1))  # Lightning logs the first step as 0
+            if self._run.should_stop:
+                trainer.should_stop = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The training raised."""
+        if self._run is not None:
+            self._run.end("failed", described(exception))
+            self._run = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The run ends."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+
+def judged(trainer: Trainer) -> tuple[str | None, Any]:
+    """Monitor and goal of the EarlyStopping, else of the ModelCheckpoint; None where neither watches anything."""
+    watching = [*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks]
+    for one in watching:
+        monitor, mode = getattr(one, "monitor", None), getattr(one, "mode", None)
+        if monitor and mode in ("min", "max"):
+            return str(monitor), mode
+    return None, None
+
+
+def _load(trainer: Trainer, module: LightningModule, path: str) -> None:
+    """Weights and moments of a checkpoint; loops, schedules and learning rates go on from where the training is."""
+    saved = trainer.strategy.load_checkpoint(path, weights_only=True)
+    trainer.strategy.load_model_state_dict(saved)
+    for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
+        load_into(optimizer, state)
