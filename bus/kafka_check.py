@@ -18,7 +18,8 @@ from .kafka_connection import Failed, Target, connected, open_wire
 from .kafka_options import Value, client_options, read_options
 from .kafka_wire import Deadline, Wire
 
-TOTAL_S = 5.0
+TOTAL_S = 4.0
+"""A command takes one more second to begin."""
 MAX_BROKERS = 9
 READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 5, 8, 10
 OPERATIONS = {READ: "Read", WRITE: "Write", DESCRIBE: "Describe"}
@@ -71,14 +72,16 @@ def check(plan: Plan, clock: Clock, total_s: float = TOTAL_S) -> Iterator[Step]:
     ConfigError where the options themselves are wrong."""
     deadline = Deadline(clock, total_s)
     passed: list[Step] = []
+    others: list[Step] = []
     try:
-        wire, target, others = _first_wire(plan, deadline, passed)
+        wire, target = _first_wire(plan, deadline, passed, others)
     except Failed as failed:
+        yield from others
         yield from passed
         yield Step(failed.step, "failed", failed.message, failed.hint)
         return
-    yield from passed
     yield from others
+    yield from passed
     with closing(wire):
         for part in (_brokers, _topics, _group):
             try:
@@ -94,26 +97,25 @@ def cause_of(servers: Sequence[tuple[str, int]], client: Mapping[str, Value], cl
     """Why no client can connect; None where one can."""
     plan = Plan(tuple(servers), client)
     try:
-        wire, _, _ = _first_wire(plan, Deadline(clock, within_s), [])
-        wire.close()
+        _first_wire(plan, Deadline(clock, within_s), [], [])[0].close()
     except Failed as failed:
         return failed
     return None
 
 
-def _first_wire(plan: Plan, deadline: Deadline, passed: list[Step]) -> tuple[Wire, Target, list[Step]]:
-    """A connection to the first of the brokers that lets us in; the steps of that one, or of the last, are in `passed`."""
+def _first_wire(plan: Plan, deadline: Deadline, passed: list[Step], others: list[Step]) -> tuple[Wire, Target]:
+    """A connection to the first of the brokers that lets us in. The steps of that one, or of the last, are left in `passed`,
+    what was wrong with those before it in `others`."""
     bootstrap = joined(plan.servers)
     arguments = client_options(bootstrap, plan.client)
     security = read_options(plan.client, bootstrap).security
-    others: list[Step] = []
     for number, (host, port) in enumerate(plan.servers, 1):
         target = Target(host, port, security, arguments)
         passed.clear()
         last = number == len(plan.servers)
         try:
             within = deadline if last else Deadline(deadline.clock, deadline.left_s(deadline.seconds / len(plan.servers)))
-            return open_wire(target, within, lambda step, what: passed.append(Step(step, "ok", what))), target, others
+            return open_wire(target, within, lambda step, what: passed.append(Step(step, "ok", what))), target
         except Failed as failed:
             if last:
                 raise

@@ -42,6 +42,9 @@ def check(
     principal: Annotated[
         str, typer.Option(metavar="USER", help="Who gets the permissions with --print, as User:name; else who we connect as.")
     ] = "",
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="How long all of it may take; more for a broker far away.")
+    ] = 4.0,
     bus: BusUrl = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -71,7 +74,7 @@ def check(
         settings.replication_factor,
     )
     failed = False
-    for step in check(plan, SystemClock()):
+    for step in check(plan, SystemClock(), timeout):
         failed = failed or step.state == "failed"
         if as_json:
             print(json.dumps(step._asdict()), flush=True)
