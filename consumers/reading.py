@@ -21,7 +21,7 @@ from ..bus.places import find_place
 from ..core.errors import UsageError
 from .arrow_columns import numbers, rows_of, table_of, texts, values_of
 from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
-from .store_url import files_of
+from .store_url import read_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,15 +88,16 @@ def _rows(
     read. (pyarrow.dataset does the same, and imports pandas: too long for a command.)"""
     asked = {column: values for column, values in wanted.items() if values is not None}
     columns = columns or schema.names
-    tables = [table_of([], pa.schema([schema.field(name) for name in columns]))]
-    for one in files_of(folder, name):
-        with pq.ParquetFile(one) as file:
-            groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), schema, asked)]
-            table = file.read_row_groups(groups, columns=list({*columns, *asked}))
+    empty = table_of([], pa.schema([schema.field(name) for name in columns]))
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), schema, asked)]
+        table = file.read_row_groups(groups, columns=list({*columns, *asked}))
         for column, values in asked.items():
             table = table.filter(pc.is_in(table[column], texts(values)))
-        tables.append(table.select(columns))
-    return pa.concat_tables(tables)
+        return table.select(columns)
+
+    return pa.concat_tables([empty, *read_each(folder, name, read)])
 
 
 def _may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, list[str]]) -> bool:

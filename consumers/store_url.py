@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, Unavailable
 from .file_names import parse_name, split_url, visible_files
 from .tenure import Directory, Place
 
+READ_TRIES = 5
+"""A file that grows is replaced every few seconds, and read in a fraction of one."""
 CACHE = "store-cache"
 """In the data directory: local copies of what grows in a bucket."""
 
@@ -46,21 +50,37 @@ def open_place(url: str | None, data_dir: str, clock: Clock, shared: bool) -> Pl
     return Bucket(str(url), os.path.join(data_dir, CACHE), clock, shared)
 
 
-def files_of(url: str | os.PathLike[str], table: str) -> Iterator[Any]:
-    """What pyarrow opens of a table, by partition and start: paths, or files in a bucket."""
+def read_each(url: str | os.PathLike[str], table: str, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[pa.Table]:
+    """What `read` makes of each file of a table, by partition and start. A file of a bucket that was replaced while it was
+    read is read again."""
     folder = local_folder(url)
-    if folder is not None:
-        path = os.path.join(folder, table)
-        yield from (one for _, _, one in visible_files(path)) if os.path.isdir(path) else ()
+    if folder is None:
+        yield from _read_objects(os.fspath(url), table, read)
         return
+    path = os.path.join(folder, table)
+    for _, _, one in visible_files(path) if os.path.isdir(path) else ():
+        with pq.ParquetFile(one) as file:
+            yield read(file)
+
+
+def _read_objects(url: str, table: str, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[pa.Table]:
     from pyarrow import fs
 
-    bucket, prefix = split_url(os.fspath(url))
+    bucket, prefix = split_url(url)
     try:
         system, path = fs.FileSystem.from_uri(f"s3://{bucket}/{prefix}{table}")
         found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        names = sorted((key, one.path) for one in found if (key := parse_name(one.base_name)))
-        for _, one in names:
-            yield system.open_input_file(one)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise Unavailable(f"{url}: {error}", "check AWS_ENDPOINT_URL, the credentials and the bucket") from error
+    for _, name in sorted((key, one.path) for one in found if (key := parse_name(one.base_name))):
+        for left in reversed(range(READ_TRIES)):
+            try:
+                with pq.ParquetFile(system.open_input_file(name), page_checksum_verification=True) as file:
+                    done = read(file)
+                break
+            except (OSError, pa.ArrowException) as error:  # its parts were of two versions
+                if not left:
+                    raise Unavailable(
+                        f"s3://{name}: {error}", "read again; smart-tuner status says whether it is damaged"
+                    ) from error
+        yield done

@@ -12,6 +12,7 @@ import time
 import pandas as pd
 import pytest
 import smarttuner
+from smarttuner.consumers import reading, store_url
 from smarttuner.consumers.bucket import Bucket
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.consumers.reading import decision_rows, run_rows
@@ -260,3 +261,21 @@ def test_a_publish_that_fails_loses_nothing_and_is_made_good(url, opened, monkey
     monkeypatch.setattr(store._place.client, "put_object", put)
     store.flush(NOW)
     whole(url, 50)
+
+
+def test_a_reader_of_ours_is_not_disturbed_by_an_object_that_is_replaced_while_it_is_read(url, opened, monkeypatch):
+    store = feed(opened(), 20)
+    store.flush(NOW)
+    last, whole_read = iter(range(60, 100, 20)), store_url.pq.ParquetFile
+
+    def replaced(source, **options):
+        """The footer was read of one version, the rows are of the next."""
+        file = whole_read(source, **options)
+        if (n := next(last, None)) is not None:
+            feed(store, n).flush(NOW)
+        return file
+
+    monkeypatch.setattr(store_url.pq, "ParquetFile", replaced)
+    found = reading.metric_table(url, attempts="all")
+    monkeypatch.undo()
+    assert sorted(found["seq"].to_pylist()) == expected(80)

@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -68,3 +70,47 @@ def test_what_a_paused_store_was_about_to_publish_is_refused_when_another_has_ta
         child.kill()
         child.communicate()
     assert not list((tmp_path / "metrics").glob(".*"))
+
+
+READS = int(os.environ.get("SMART_TUNER_TEST_READS", "120"))
+
+
+def test_bare_reads_find_every_row_once_while_daemons_exchange_partitions_in_time_and_too_late(tmp_path):
+    (tmp_path / "board").write_bytes(bytes(1024))
+    board, dice = writer.board_of(tmp_path / "board"), random.Random(1)
+    partitions = range(writer.PARTITIONS)
+    for n in partitions:
+        board[writer.OWNER + n] = n % 2
+    command = [sys.executable, str(WRITER), str(tmp_path), str(tmp_path / "board")]
+    daemons = [subprocess.Popen([*command, str(me)], stdout=subprocess.PIPE, text=True) for me in (0, 1)]
+    moves, problems = 0, []
+    try:
+        deadline = time.monotonic() + 60
+        while not all(board[writer.VISIBLE + n] for n in partitions):
+            assert all(one.poll() is None for one in daemons)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for _ in range(READS):
+            before = [board[writer.VISIBLE + n] for n in partitions]
+            rows = pd.read_parquet(tmp_path / "metrics", columns=["partition", "seq"])
+            for n in partitions:
+                seen = rows.seq[rows.partition == n]
+                if seen.duplicated().any() or len(seen) < before[n]:
+                    problems.append((n, len(seen), seen.nunique(), before[n]))
+            for name in ("runs", "decisions"):
+                assert (
+                    not pd.read_parquet(tmp_path / name).duplicated(["attempt", "run"] if name == "runs" else ["id", "run"]).any()
+                )
+            board[writer.READS] += 1
+            if dice.random() < 0.3:
+                moved = writer.OWNER + dice.choice(partitions)
+                board[moved] = 1 - board[moved]
+                moves += 1
+            assert all(one.poll() is None for one in daemons)
+    finally:
+        board[writer.STOP] = 1
+        said = [one.communicate(timeout=60)[0] for one in daemons]
+    assert problems == []
+    assert moves > READS // 6
+    assert sum(map(int, said)) > 0, "nobody was ever late"
+    assert min(board[writer.VISIBLE + n] for n in partitions) > 400
