@@ -95,7 +95,7 @@ def main(folder, first, last, where):
 
 PARTITIONS = 4
 STOP, READS, OWNER, VISIBLE = 0, 1, 2, 2 + PARTITIONS
-RECORDS_A_READ = 3
+RECORDS_A_READ = 1
 """The writers are not ahead of the reader: what it reads stays a fair amount."""
 
 

@@ -123,6 +123,24 @@ def test_runs_tell_state_last_points_and_judge(stored, capsys):
     assert row["last_metric"] == "2023-11-14T22:13:22.000000Z"
 
 
+@pytest.mark.parametrize("how", ["file", "environment", "url", "relative"])
+def test_what_is_stored_elsewhere_is_read_from_any_data_directory(stored, tmp_path, capsys, monkeypatch, how):
+    """The configuration of a host whose daemon keeps its store with others."""
+    place, options = tmp_path / "host", []
+    place.mkdir()
+    if how == "environment":
+        monkeypatch.setenv("SMART_TUNER__STORE__URL", stored)
+    elif how == "url":
+        place = f"file://{stored}"
+    else:
+        file = tmp_path / "c.yaml"
+        file.write_text(f"store: {{url: '{stored if how == 'file' else '../stored'}'}}")
+        options = ["--config", str(file)]
+    for command in (["runs"], ["metrics", "mine"], ["decisions", "mine"]):
+        assert run([*options, "--data-dir", str(place), *command, "--json"]) == 0
+        assert lines(capsys), command
+
+
 def test_metrics_of_a_run_as_rows_of_one_series(stored, capsys):
     assert run(["metrics", "mine", "val_loss", "--last", "2", "--json", "--data-dir", stored]) == 0
     assert [(row["step"], row["value"]) for row in lines(capsys)] == [(2, 2.0), (3, "NaN")]
