@@ -11,6 +11,7 @@ import typer
 
 from ...core.errors import Forbidden, Unavailable, UsageError
 from ...core.registry import did_you_mean
+from ...core.standing import LR_ACTIONS
 from .options import DataDir, Json, place, store
 
 NUMBERS = {"set-lr": "value", "scale-lr": "factor"}
@@ -32,6 +33,14 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Argument(metavar="[VALUE]", help="The number of set-lr and scale-lr; what to restore.")
         ] = None,
         reason: Annotated[str, typer.Option(help="Why; it is stored with the decision.")] = "",
+        optimizer: Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="A learning rate of this optimizer only (its name in the job, or number)."),
+        ] = None,
+        group: Annotated[
+            list[str] | None, typer.Option(metavar="GROUP", help="A learning rate of this parameter group only; may be repeated.")
+        ] = None,
+        min_lr: Annotated[float | None, typer.Option(min=0.0, metavar="LR", help="scale-lr goes no lower from here on.")] = None,
         wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's answer.")] = False,
         timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long --wait waits.")] = 60.0,
         as_json: Json = False,
@@ -41,7 +50,8 @@ def register(app: typer.Typer) -> None:
         from ...bus.query import ask
 
         here = place(context, data_dir)
-        query = {"query": "request", "run": run, "action": action, "params": parameters(action, value), "reason": reason}
+        params = parameters(action, value) | of_parts(action, optimizer, group or [], min_lr)
+        query = {"query": "request", "run": run, "action": action, "params": params, "reason": reason}
         answer = ask(here.listener, query, 10.0)
         if "refused" in answer:
             raise Forbidden(answer["refused"], answer.get("hint", ""))
@@ -77,6 +87,17 @@ def parameters(action: str, value: str | None) -> dict[str, Any]:
     if value is not None:
         raise UsageError(f"{action} takes no value, got {value!r}", f"smart-tuner decide RUN {action}")
     return {}
+
+
+def of_parts(action: str, optimizer: str | None, groups: list[str], min_lr: float | None) -> dict[str, Any]:
+    """Which part of a job's learning rates is meant."""
+    found: dict[str, Any] = {"optimizer": optimizer, "groups": groups or None, "min_lr": min_lr}
+    found = {name: said for name, said in found.items() if said is not None}
+    if found and action not in LR_ACTIONS:
+        raise UsageError(f"--optimizer, --group and --min-lr are about learning rates, not {action}", "leave them out")
+    if min_lr is not None and action != "scale-lr":
+        raise UsageError(f"--min-lr goes with scale-lr, not {action}", "leave it out")
+    return found
 
 
 def wait_for(folder: Path | str, decision: str, timeout_s: float) -> dict[str, Any]:

@@ -55,6 +55,17 @@ def test_learning_rates_are_changed_held_and_released_by_hand(steered):
     assert told == [(before, after) for _, before, after in CHANGES]
 
 
+def test_a_learning_rate_of_one_optimizer_or_group_by_name(steered):
+    code, row, said = steered.decide("steered", "scale-lr", "0.5", "--group", "0", "--optimizer", "0", "--min-lr", "0.3")
+    assert (code, row["status"], row["after"]) == (0, "applied", 0.3), said
+    code, row, said = steered.decide("steered", "release-lr", "--optimizer", "0")
+    assert (code, row["after"]) == (0, 0.5), said
+    code, row, said = steered.decide("steered", "scale-lr", "0.5", "--optimizer", "critic")
+    assert (code, row["status"]) == (12, "refused")
+    assert "no optimizer is called critic (there are: 0)" in said
+    assert steered.place.cli("decide", "steered", "prune", "--group", "0").returncode == 2
+
+
 def test_a_checkpoint_and_the_best_weights_by_hand(steered):
     code, row, said = steered.decide("steered", "checkpoint")
     assert (code, row["status"]) == (0, "applied"), said

@@ -1,12 +1,14 @@
 """The learning rate around real torch optimizers: what is in force while they step, and what is seen at other times."""
 
+import contextlib
 import gc
 import weakref
 
 import pytest
 import torch
 from smarttuner.core.intent import LrIntent, LrPart
-from smarttuner.trainer.lr import HOOKS, Steering
+from smarttuner.trainer.cycle import Cycle
+from smarttuner.trainer.lr import HOOKS, Steering, series_of
 from torch.optim import lr_scheduler as sched
 
 
@@ -321,3 +323,189 @@ def test_only_finite_rates_that_are_not_negative_can_be_put_in_force():
     assert not LrIntent(1.0, -0.1, 1).fits
     assert not LrIntent(1.0, None, 1, (), float("inf")).fits
     assert not LrIntent(1.0, None, 1, (LrPart("a", None, 1e31),)).fits
+
+
+def test_state_that_is_saved_inside_a_step_or_after_one_that_raised_holds_the_users_rate(steer):
+    model = model_of()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = sched.ExponentialLR(optimizer, 0.5)
+    steer(optimizer).want(LrIntent(0.5, None, 1))
+    saved = []
+
+    def closure():
+        saved.append((optimizer.state_dict()["param_groups"][0]["lr"], optimizer.param_groups[0]["lr"]))
+        raise RuntimeError("out of memory")
+
+    for expected in (0.1, 0.05):
+        try:
+            optimizer.step(closure)
+        except RuntimeError:
+            saved.append((optimizer.state_dict()["param_groups"][0]["lr"], optimizer.param_groups[0]["lr"]))
+        assert optimizer.param_groups[0]["lr"] == expected  # before the schedule reads it
+        schedule.step()
+    with contextlib.suppress(RuntimeError):
+        optimizer.step(closure)
+    assert optimizer.param_groups[0]["lr"] == 0.025  # nobody asked for a state
+    del saved[4:]
+    assert saved == [(0.1, 0.05), (0.1, 0.1), (0.05, 0.025), (0.05, 0.05)]
+
+
+def test_a_tensor_rate_in_a_state_saved_inside_a_step_is_the_users(steer):
+    model = model_of()
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.25), foreach=False)
+    steer(optimizer).want(LrIntent(0.5, None, 1))
+    seen = []
+
+    def closure():
+        model.weight.grad = torch.ones_like(model.weight)
+        seen.append((float(optimizer.state_dict()["param_groups"][0]["lr"]), float(optimizer.param_groups[0]["lr"])))
+        return 0.0
+
+    optimizer.step(closure)
+    assert seen == [(0.25, 0.125)]
+
+
+class AdafactorLike(torch.optim.Optimizer):
+    """Computes a rate for each parameter as transformers' and fairseq's Adafactor do."""
+
+    def __init__(self, params, lr=None):
+        super().__init__(params, {"lr": lr, "relative_step": lr is None, "warmup_init": False})
+
+    @staticmethod
+    def _get_lr(group, state):
+        rate = group["lr"]
+        if group["relative_step"]:
+            rate = min(1e-2, 1.0 / state["step"] ** 0.5)
+        return max(1e-3, state["rms"]) * rate
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["step"] = state.get("step", 0) + 1
+                state["rms"] = float(parameter.square().mean().sqrt())
+                parameter.sub_(parameter.grad, alpha=self._get_lr(group, state))
+
+
+@pytest.mark.parametrize(("lr", "intent", "floor", "used"), [
+    (None, LrIntent(0.25, None, 1), 0.0, lambda rms: rms * 1e-2 * 0.25),
+    (None, LrIntent(1.0, 0.5, 1), 0.0, lambda rms: rms * 0.5),
+    (None, LrIntent(0.25, None, 1), 1.0, lambda rms: rms * 1e-2),
+    (0.1, LrIntent(0.25, None, 1), 0.0, lambda rms: rms * (0.1 * 0.25)),
+])  # fmt: skip
+def test_an_optimizer_that_computes_a_rate_for_each_parameter_is_steered(lr, intent, floor, used, steer):
+    model = model_of()
+    optimizer = AdafactorLike(model.parameters(), lr)
+    steering = steer(optimizer)
+    assert steering.steerable
+    steering.want(intent, floor)
+    for _ in range(3):
+        rms = float(model.weight.detach().square().mean().sqrt())
+        before = model.weight.detach().clone()
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        assert torch.allclose(before - model.weight, torch.tensor(used(rms)))
+    assert "_get_lr" not in vars(optimizer)
+    steering.want(LrIntent(revision=2))
+    optimizer.step()
+
+
+class EightBitLike(torch.optim.Optimizer):
+    """Reads its rate through a configuration made at each step, as bitsandbytes does."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr, "betas": (0.9, 0.999)})
+
+    def get_config(self, group_index, parameter_index, group):
+        return {"lr": group["lr"], "betas": group["betas"]}
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for i, group in enumerate(self.param_groups):
+            for k, parameter in enumerate(group["params"]):
+                parameter.sub_(parameter.grad, alpha=self.get_config(i, k, group)["lr"])
+
+
+ADAPTIVE = {
+    "eight bit": EightBitLike,
+    "fused": lambda params, lr: torch.optim.SGD(params, lr, fused=True),
+    "foreach": lambda params, lr: torch.optim.SGD(params, lr, foreach=True),
+    "tensor": lambda params, lr: torch.optim.SGD(params, torch.tensor(lr)),
+    "fused tensor": lambda params, lr: torch.optim.Adam(params, torch.tensor(lr), fused=True, betas=(0.0, 0.0), eps=0.0),
+    "maximize": lambda params, lr: torch.optim.SGD(params, lr, nesterov=True, momentum=1e-30),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_each_kind_of_step_uses_the_wanted_rate_and_is_released_at_once(kind, steer):
+    model = model_of()
+    optimizer = ADAPTIVE[kind](model.parameters(), 0.5)
+    steering = steer(optimizer)
+    used = []
+    for intent in (LrIntent(), LrIntent(0.25, None, 1), LrIntent(0.25, 0.0625, 2), LrIntent(revision=3)):
+        steering.want(intent)
+        before = model.weight.detach().clone()
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        used.append(round(float((before - model.weight.detach()).mean()), 5))
+        assert steering.own() == [0.5]
+    assert used == [0.5, 0.125, 0.0625, 0.5]
+
+
+def test_lbfgs_uses_the_wanted_rate_through_all_evaluations_of_its_closure(steer):
+    weights, paths = [torch.nn.Parameter(torch.full((3,), 3.0)) for _ in range(2)], []
+    for weight, lr, intent in zip(weights, (0.125, 0.5), (LrIntent(), LrIntent(0.25, None, 1)), strict=True):
+        optimizer = torch.optim.LBFGS([weight], lr=lr, max_iter=4)
+        steer(optimizer).want(intent)
+
+        def closure(weight=weight, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = (weight**4).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        paths.append(weight.detach().clone())
+    assert torch.equal(*paths)
+
+
+def test_groups_and_optimizers_are_steered_by_their_names_also_those_added_later(steer):
+    models = [model_of(), model_of()]
+    optimizer = torch.optim.SGD([{"params": models[0].parameters(), "name": "body"}], lr=1.0)
+    steering = Steering(optimizer, name="g")
+    HOOKS.add(steering)
+    try:
+        steering.want(LrIntent().scaled(0.5, "g", "body").scaled(0.25, "g", "1").scaled(0.1, "d"))
+        assert steering.effective() == [0.5]
+        optimizer.add_param_group({"params": models[1].parameters(), "lr": 2.0})
+        assert steering.effective() == [0.5, 0.5]
+        assert series_of([steering])["lr_effective/1"] == 0.5
+        assert steering.names() == [("0", "body"), ("1",)]
+    finally:
+        HOOKS.remove(steering)
+
+
+def test_an_optimizer_that_writes_its_rate_inside_its_step_is_noticed(steer):
+    class Willful(torch.optim.SGD):
+        def step(self, closure=None):
+            self.param_groups[0]["lr"] = 0.1 + 0.0
+            return
+
+    optimizer = Willful(model_of().parameters(), lr=0.2)
+    steering = steer(optimizer)
+    steering.want(LrIntent(0.5, None, 1))
+    optimizer.step()
+    assert (steering.overwritten, optimizer.param_groups[0]["lr"]) == (1, 0.1)
+
+
+def test_the_cycle_of_several_optimizers_ends_with_whichever_comes_last_and_waits_for_none_that_stopped():
+    rounds = []
+    cycle = Cycle(2, lambda: rounds.append(1))
+    for number in (0, 0, 0, 1, 0, 1, 1, 0):
+        cycle.stepped(number)
+    assert len(rounds) == 3
+    for _ in range(600):
+        cycle.stepped(0)  # the other is frozen from here on
+    assert len(rounds) > 300

@@ -281,3 +281,88 @@ def test_every_argument_of_attach_is_documented():
     page = (pathlib.Path(smarttuner.__file__).parent / "docs" / "sdk.md").read_text()
     table = page.split("## Arguments")[1].split("## What the handle")[0]
     assert [name for name in inspect.signature(smarttuner.attach).parameters if f"`{name}`" not in table] == []
+
+
+def scaled(multiplier, revision=1, **more):
+    return {"multiplier": multiplier, "hold": None, "revision": revision, **more}
+
+
+def test_a_rate_in_force_is_inherited_by_the_attempt_that_goes_on_and_said_where_it_is_not(attach, capsys):
+    job = Training()
+    first = attach(optimizer=job.optimizer)
+    first.host.order("scale-lr", intent=scaled(0.5))
+    for _ in job.run(2):
+        pass
+    first.finish()
+    capsys.readouterr()
+    stranger = attach(optimizer=Training().optimizer)
+    assert "ended with the learning rate times 0.5; this one has its own: pass resume_from_step=" in capsys.readouterr().err
+    assert stranger.host.read().runs[0].started.lr is None
+    stranger.finish()
+    capsys.readouterr()
+    again = Training()
+    second = attach(optimizer=again.optimizer, resume_from_step=1, allow=("prune",))
+    assert "this job does not allow it" not in capsys.readouterr().err  # the attempt before had its own rate
+    second.finish()
+
+
+def test_what_was_inherited_is_inherited_again_and_released_by_an_order(attach, capsys):
+    used = []
+    for number in range(3):
+        job = Training()
+        job.optimizer.register_step_pre_hook(lambda o, a, k: used.append(o.param_groups[0]["lr"]))
+        run = attach(optimizer=job.optimizer, **({"resume_from_step": number} if number else {}))
+        run.host.order(("scale-lr", "checkpoint", "release-lr")[number], intent=scaled((0.5, None, 1.0)[number], number + 1))
+        for _ in job.run(2):
+            pass
+        said = capsys.readouterr().err
+        assert ("the learning rate is times 0.5 as attempt" in said) == (number > 0)
+        intent = run.host.read().runs[0].started.lr
+        assert (intent is None) if number == 0 else (intent.multiplier == 0.5)
+        run.finish()
+    assert used == [0.1, 0.05, 0.05, 0.05, 0.05, 0.1]
+
+
+def test_the_journal_of_a_killed_attempt_keeps_its_rate_when_what_it_owes_was_said(attach, state):
+    job = Training()
+    first = attach(optimizer=job.optimizer)
+    first.host.order("scale-lr", "half", intent=scaled(0.5))
+    for _ in job.run(1):
+        pass
+    journal = first._line.journal
+    journal.begin("cut", "checkpoint", {}, 1, 1.0)
+    first.finish()
+    path = journal.path
+    raw = path.read_bytes()
+    lines = [line for line in raw.split(b"\n") if b'"opened"' not in line]  # its process is no more
+    path.write_bytes(b"\n".join(lines))
+    second = attach(optimizer=Training().optimizer, resume_from_step=0)
+    assert second.host.read().runs[0].started.lr.multiplier == 0.5
+    third = attach(optimizer=Training().optimizer, resume_from_step=0)
+    assert third.host.read().runs[0].started.lr.multiplier == 0.5
+
+
+def test_one_value_for_groups_that_differ_is_refused_unless_one_is_named(attach):
+    job = Training()
+    job.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.3, "name": "head"})
+    run = attach(optimizer=job.optimizer)
+    held = {"multiplier": 1.0, "hold": 0.01, "revision": 1}
+    part = scaled(1.0, 2, parts=[{"group": "head", "hold": 0.01}])
+    orders = [run.host.order("set-lr", "all", intent=held)]
+    next(job.run(1))
+    orders.append(run.host.order("set-lr", "unknown", intent=part, group="tail"))
+    next(job.run(1))
+    orders.append(run.host.order("scale-lr", "nobody", intent=part, optimizer="g"))
+    next(job.run(1))
+    run.log({"a": 1.0})
+    orders.append(run.host.order("set-lr", "head", intent=part, group="head"))
+    next(job.run(1))
+    run.log({"a": 1.0})
+    answers = run.host.answers()
+    assert [answers[one][0] for one in orders] == ["refused", "refused", "refused", "applied"]
+    assert "learning rates of their own (0.1, 0.3)" in answers["all"][1]
+    assert "no parameter group is called tail (there are: 0, 1, head)" in answers["unknown"][1]
+    assert "no optimizer is called g (there are: 0)" in answers["nobody"][1]
+    assert [ack.after for ack in run.host.acks if ack.id == "head"] == [[0.1, 0.01]]
+    series = {name: value for name, _, value in run.host.points}
+    assert (series["lr/head"], series["lr_effective/head"], series["lr_effective/0"]) == (0.3, 0.01, 0.1)
