@@ -1,12 +1,12 @@
 """Metric to applied decision, for a job that computes all the time: from just before log() to on_decision's stamp.
 
-.venv/bin/python benchmarks/latency.py [seconds a case, default 10] [--priority]
+.venv/bin/python benchmarks/latency.py [seconds a case, default 10] [--priority] [--kafka]
 
 The job is a real attachment with a real torch optimizer; a policy that it states itself (plateau, patience 0, on a flat series)
 scales its learning rate at every point. It logs at least 20 ms apart, at random moments of its steps. Each case once with
 steps of 1 ms and once with steps of 0.1 ms: what is between the two is the job's own step, not Smart Tuner.
 `--priority` (root) runs job and daemon before whatever else the machine does (SCHED_FIFO): on a machine that others load too, it
-tells what Smart Tuner costs from how long a process waits for its turn.
+tells what Smart Tuner costs from how long a process waits for its turn. `--kafka`: over Apache Kafka, on a broker of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,21 @@ def row(name: str, found: dict[str, Any]) -> str:
     )
 
 
+@contextmanager
+def broker() -> Iterator[None]:
+    """Apache Kafka on this machine; daemon and jobs find it in the environment."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from kafka_broker import Broker
+
+    with tempfile.TemporaryDirectory() as folder:
+        kafka = Broker(Path(folder)).start()
+        os.environ["SMART_TUNER_BUS"] = f"kafka://{kafka.bootstrap}"
+        try:
+            yield
+        finally:
+            kafka.kill()
+
+
 def main(seconds: float = 10.0) -> None:
     print(machine())
     columns = f"{'step ms':>8}{'p50 ms':>8}{'p90':>8}{'p99':>8}{'worst':>8}{'decisions/points':>17}"
@@ -116,4 +133,5 @@ if __name__ == "__main__":
     else:
         if "--priority" in sys.argv:
             os.environ["BENCHMARK_PRIORITY"] = "1"
-        main(*(float(one) for one in sys.argv[1:] if one != "--priority"))
+        with broker() if "--kafka" in sys.argv else nullcontext():
+            main(*(float(one) for one in sys.argv[1:] if not one.startswith("--")))

@@ -1,16 +1,21 @@
-"""Points decoded, judged and stored per second and core: the judge's and the metrics store's lanes over one local log, with the
+"""Points decoded, judged and stored per second and core: the judge's and the metrics store's lanes over one log, with the
 shipped policies, at 5 and at 1,000 points a chunk. One process, CPU time of all its threads.
 
-.venv/bin/python benchmarks/throughput.py [points of the large case, default 2000000]
+.venv/bin/python benchmarks/throughput.py [points of the large case, default 2000000] [--kafka]
+
+With --kafka the log is Apache Kafka (a broker of the benchmark's own, whose CPU is not counted): what is published goes there, the
+lanes read it from there, the judge's state goes to its compacted topic.
 """
 
 from __future__ import annotations
 
 import os
+import pathlib
 import resource
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 from fleet import machine
@@ -31,6 +36,7 @@ from smarttuner.daemon.stores import FilesStore, JudgeStore
 
 RUNS_NUMBER, SERIES = 20, ("val_loss", "train_loss", "accuracy", "lr", "grad_norm")
 BATCH = 500
+WAIT_S = 0.2
 CALM, NOISY = 1e-4, 2e-2
 """Deviation of a value. With the second the shipped plateau policy concludes at 8 of 100 judged points (it observes only)."""
 
@@ -56,6 +62,26 @@ class House:
         self.log.close()
 
 
+class FleetHouse(House):
+    """The same lanes over Apache Kafka, as one daemon of a fleet."""
+
+    def __init__(self, folder: str, bootstrap: str) -> None:
+        from smarttuner.bus.kafka import KafkaLog, KafkaSettings
+        from smarttuner.consumers.tenure import Directory
+        from smarttuner.daemon.fleet import FleetStore
+
+        clock = self.clock = SystemClock()
+        config = Config()
+        self.log: Any = KafkaLog(KafkaSettings(bootstrap, prefix=f"bench-{ulid(clock.now())}", partitions=4), clock)
+        self.bus = self.log.connect()
+        self.judge = Judge(RuleBook(config), gates(config), config.monitoring.metrics.primary)
+        self.state: Any = self.log.state_log()
+        self.store = MetricsStore(folder, clock, place=Directory(folder, clock))
+        fleet = FleetStore(self.judge, self.state, self.log.connect, clock, ulid(clock.now()), self.log.partitions)
+        self.judging = Lane(self.judge, self.log.connect, fleet, clock)
+        self.storing = Lane(self.store, self.log.connect, FilesStore(self.store), clock)
+
+
 def messages(attempts: list[str], points: int, rows: int, noise: float) -> list[Message]:
     """`points` points of all runs, each in chunks of `rows` steps of five series that fall to a hundredth, with noise."""
     per_run = points // RUNS_NUMBER // len(SERIES) // rows * rows
@@ -77,16 +103,21 @@ def messages(attempts: list[str], points: int, rows: int, noise: float) -> list[
     return made
 
 
+def judged(house: House) -> int:
+    """Points that the judge has folded."""
+    return sum(last.count for one in house.judge.attempts.values() for last in one.series.values())
+
+
 def cpu_s() -> float:
     """CPU seconds of this process, the kernel's for it included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-def measured(points: int, rows: int, noise: float) -> dict[str, float]:
+def measured(points: int, rows: int, noise: float, bootstrap: str = "") -> dict[str, float]:
     """CPU seconds of each part for `points` points; what reads the log reads it from memory or file as it comes."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
-        house = House(folder)
+        house = FleetHouse(folder, bootstrap) if bootstrap else House(folder)
         attempts = [ulid(time.time()) for _ in range(RUNS_NUMBER)]
         said = Started(monitor="val_loss", goal="min", allow=["lr", "prune"])
         started = [RunEvent(f"run-{n}", attempt, "started", time.time(), 0, started=said) for n, attempt in enumerate(attempts)]
@@ -98,17 +129,18 @@ def measured(points: int, rows: int, noise: float) -> dict[str, float]:
             mark = cpu_s()
             house.bus.publish(made[first : first + BATCH])
             taken["publish"] += (now := cpu_s()) - mark
-            while house.judging.step(time.time()):
+            published = min(first + BATCH, len(made)) * rows * len(SERIES)
+            while house.judging.step(time.time(), WAIT_S) or judged(house) < published:
                 pass
             taken["judge"] += (mark := cpu_s()) - now
-            while house.storing.step(time.time()):
+            while house.storing.step(time.time(), WAIT_S) or house.store.counters["points"] < published:
                 pass
             taken["store"] += cpu_s() - mark
         mark = cpu_s()
         house.store.flush(time.time())
         taken["store"] += cpu_s() - mark
         taken["wall"] = time.perf_counter() - wall
-        count = sum(last.count for one in house.judge.attempts.values() for last in one.series.values())
+        count = judged(house)
         stored = house.store.counters["points"]
         assert count == stored == len(made) * rows * len(SERIES), (count, stored)
         taken["points"] = float(count)
@@ -118,13 +150,26 @@ def measured(points: int, rows: int, noise: float) -> dict[str, float]:
         return taken
 
 
-def main(points: int = 2_000_000) -> None:
-    print(machine())
+def over_kafka(points: int) -> None:
+    """Starts a broker of its own."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+    from kafka_broker import Broker
+
+    with tempfile.TemporaryDirectory() as folder:
+        broker = Broker(pathlib.Path(folder)).start()
+        try:
+            main(points, broker.bootstrap)
+        finally:
+            broker.kill()
+
+
+def main(points: int = 2_000_000, bootstrap: str = "") -> None:
+    print(machine(), "over Apache Kafka" if bootstrap else "")
     names = f"{'points a chunk':>15}{'points':>10}{'decisions':>10}{'bytes/point':>12}"
     print(f"{names}{'judge M/s':>11}{'store M/s':>11}{'both M/s':>10}{'+ publish M/s':>14}{'wall M/s':>10}")
-    measured(40_000, 200, CALM)
+    measured(40_000, 200, CALM, bootstrap)
     for rows, share, noise in ((1, 10, CALM), (200, 1, CALM), (200, 1, NOISY)):
-        one = measured(points // share, rows, noise)
+        one = measured(points // share, rows, noise, bootstrap)
         rate = {name: one["points"] / one[name] / 1e6 for name in ("publish", "judge", "store", "wall")}
         both = one["points"] / (one["judge"] + one["store"]) / 1e6
         all_of_it = one["points"] / (one["judge"] + one["store"] + one["publish"]) / 1e6
@@ -137,4 +182,8 @@ def main(points: int = 2_000_000) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    numbers = [int(one) for one in sys.argv[1:] if one != "--kafka"]
+    if "--kafka" in sys.argv:
+        over_kafka(*(numbers or [2_000_000]))
+    else:
+        main(*numbers)

@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 from ..core.errors import SmartTunerError, Unavailable
 from .kafka_settings import STATE_BYTES, KafkaSettings
 
+DELIVERIES = 12
 CLIENT_ERRORS = (KafkaError, OSError, RuntimeError)
 """What a client raises when the broker is away, refuses or answers nonsense."""
 
@@ -55,8 +56,8 @@ def producer_options(settings: KafkaSettings) -> dict[str, Any]:
         "linger_ms": 0,
         "batch_size": 262_144,
         "max_request_size": STATE_BYTES + (1 << 20),
-        # what a discarded producer has left must not appear behind what its successor sent
-        "delivery_timeout_ms": int(max(settings.publish_timeout_s, settings.request_timeout_s + 0.1) * 1000),
+        # the publisher gives up when nothing is acknowledged for publish_timeout_s; this only bounds a long queue that moves
+        "delivery_timeout_ms": int(max(DELIVERIES * settings.publish_timeout_s, settings.request_timeout_s + 0.1) * 1000),
         "max_block_ms": int(settings.bootstrap_timeout_s * 1000),
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

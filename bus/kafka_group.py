@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.errors import CommitFailedError, KafkaError, OffsetOutOfRangeError
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from ..core.clock import Clock
@@ -33,6 +40,8 @@ BEHIND_S = 1.0
 JOINING_S = 0.05
 """A member between two assignments takes at least so long for a poll: a join needs some of its polls."""
 CLOSE_S = 2.0
+REFUSED_COMMITS = (CommitFailedError, RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError)
+"""What a commit in the middle of a rebalance is answered with, or one of a member that was put out."""
 
 Start = Callable[[Partition], int | None]
 
@@ -277,7 +286,7 @@ class GroupReader:
             with reaching(self._settings, f"a commit of {self.group}"):
                 self._consumer.commit(offsets, timeout_ms=int(self._settings.request_timeout_s * 1000))
         except Unavailable as error:
-            if not isinstance(error.__cause__, CommitFailedError):
+            if not isinstance(error.__cause__, REFUSED_COMMITS):
                 raise
             self._counters["commits_refused"] += 1
 

@@ -61,12 +61,12 @@ class Publisher:
         self._last_at = 0.0
 
     def send(self, letters: Sequence[Letter]) -> None:
-        """Returns when all are acknowledged; Unavailable after publish_timeout_s, when of each partition a prefix is there."""
-        deadline = self._clock.monotonic() + self._settings.publish_timeout_s
+        """Returns when all are acknowledged; Unavailable when for publish_timeout_s none was: of each partition a prefix is
+        there then. A broker that is slow but goes on is waited for: giving up would send all of it once more."""
         for flight in flights(letters):
             self._let_time_pass(flight)
             try:
-                self._fly(self._connected(), flight, deadline)
+                self._fly(self._connected(), flight)
             except (*CLIENT_ERRORS, ValueError) as error:
                 self.drop()
                 self._counters["publish_failed"] += 1
@@ -86,25 +86,25 @@ class Publisher:
             self._producer, self._pid = make_producer(self._settings), os.getpid()
         return self._producer
 
-    def _fly(self, producer: Any, flight: Sequence[Letter], deadline: float) -> None:
+    def _fly(self, producer: Any, flight: Sequence[Letter]) -> None:
         """kafka-python takes without limit, so bytes under way are counted here."""
         waiting: list[tuple[Any, int]] = []
         under_way, first = 0, 0
         for one in flight:
             size = len(one.body or b"") + len(one.key)
             while under_way + size > self._settings.in_flight_bytes and first < len(waiting):
-                under_way -= self._land(waiting[first], deadline)
+                under_way -= self._land(waiting[first])
                 first += 1
             topic = self._settings.topic(one.topic)
             future = producer.send(topic, one.body, one.key.encode(), list(one.headers), one.partition)
             waiting.append((future, size))
             under_way += size
         for item in waiting[first:]:
-            self._land(item, deadline)
+            self._land(item)
 
-    def _land(self, item: tuple[Any, int], deadline: float) -> int:
+    def _land(self, item: tuple[Any, int]) -> int:
         future, size = item
-        future.get(max(0.0, deadline - self._clock.monotonic()))
+        future.get(self._settings.publish_timeout_s)
         return size
 
     def drop(self) -> None:
