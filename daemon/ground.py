@@ -98,21 +98,12 @@ class FleetGround:
     damages = 0
 
     def __init__(self, place: Place, config: Config, clock: Clock) -> None:
-        from ..bus.kafka import KafkaLog, KafkaSettings
-        from ..bus.kafka_address import bootstrap_of
-        from .config_kafka import client_of
+        from ..bus.kafka import KafkaLog
+        from ..bus.kafka_errors import quieten
+        from .config_kafka import settings_of
 
-        kafka = config.bus.kafka
-        settings = KafkaSettings(
-            bootstrap_of(place.bus),
-            prefix=kafka.prefix,
-            namespace=kafka.namespace,
-            partitions=kafka.partitions,
-            replication_factor=kafka.replication_factor,
-            create_topics=kafka.create_topics,
-            retention_s=config.bus.retention_s,
-            client=client_of(kafka),
-        )
+        settings = settings_of(config.bus.kafka, place.bus, config.bus.retention_s)
+        quieten(clock)
         self.bus = self.shared = KafkaLog(settings, clock)
         self._clock = clock
         self._state = self.bus.state_log()
