@@ -20,8 +20,10 @@ T = TypeVar("T")
 KAFKA_LOGGER = "kafka"
 MAX_HEARD = 200
 QUIET_S = 60.0
-MAX_A_MINUTE = 6
+MAX_A_MINUTE = 3
 ACLS = "smart-tuner kafka check --print shows the command that allows it"
+CHECK = "smart-tuner kafka check finds out why"
+CLOSED = re.compile(r"Connection reset by peer|socket disconnected|Broken pipe", re.I)
 TOPICS = "smart-tuner kafka check looks at the topics, and --print shows how to make them"
 
 BY_NAME: Mapping[str, tuple[str, str]] = {
@@ -119,8 +121,10 @@ def explain(error: BaseException, heard: Sequence[str] = (), where: str = "") ->
     found = specific(heard) or specific([str(error)])
     if found is not None:
         return Unavailable(begin + found[0], found[1])
+    if CLOSED.search(str(error)):
+        return Unavailable(f"{begin}the broker closed the connection: it went down, or does not let us in", CHECK)
     text = " ".join(str(error).split()) or names[0]
-    return Unavailable(f"{begin}{text[:300]}", "smart-tuner kafka check finds out why")
+    return Unavailable(f"{begin}{text[:300]}", CHECK)
 
 
 def specific(heard: Sequence[str]) -> tuple[str, str] | None:

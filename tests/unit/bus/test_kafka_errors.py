@@ -65,6 +65,11 @@ def test_what_nobody_knows_points_to_the_check():
     assert "kafka check" in found.hint
 
 
+def test_a_connection_that_was_closed_is_told_as_that():
+    found = explain(errors().KafkaConnectionError("[Errno 104] Connection reset by peer"), (), "b:9092: no record")
+    assert found.message == "b:9092: no record: the broker closed the connection: it went down, or does not let us in"
+
+
 def test_a_client_that_cannot_be_made_is_asked_why_only_where_its_log_does_not_say():
     asked = []
 
