@@ -26,7 +26,10 @@ _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class Doorbell:
-    """One attempt's connection. Not thread safe but for `ring_if_armed`; inert in the child of a fork."""
+    """One attempt's connection. Not thread safe but for `ring_if_armed`; inert in the child of a fork. `finish_wait_s`: so long a
+    job's end waits for a daemon to take all."""
+
+    finish_wait_s = 2.0
 
     def __init__(self, address: str, spool: Spool, hello: Mapping[str, Any], clock: Clock | None = None) -> None:
         self.address = address

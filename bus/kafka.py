@@ -6,6 +6,7 @@ Topics are <prefix>.<namespace>.{metrics,runs,control,notices,dead_letters,state
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, SmartTunerError
@@ -20,7 +21,8 @@ class KafkaLog:
     """One per process. Thread safe; each thread takes a handle of its own with `connect`. Unavailable or ConfigError, in one
     line and within seconds, where it cannot be used."""
 
-    def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Clock, counts: Mapping[str, int] | None = None) -> None:
+        """`counts`: the partitions of each topic where that is known and nothing is to be made or looked at."""
         try:
             from .kafka_topics import Clerk
         except ModuleNotFoundError as error:
@@ -35,7 +37,7 @@ class KafkaLog:
         self._lags: dict[str, dict[Partition, int]] = {}
         self.clerk = Clerk(settings)
         try:
-            self.counts = self.clerk.prepare()
+            self.counts = self.clerk.prepare() if counts is None else dict(counts)
         except BaseException:
             self.clerk.close()
             raise

@@ -112,6 +112,11 @@ class Clerk:
                 raise ConfigError(said, hint)
         return there
 
+    def look(self, topics: Iterable[str]) -> dict[str, int]:
+        """The partitions of those of these topics that are there, whatever they are like."""
+        wanted = needs(self._settings)
+        return self._partitions({topic: wanted[topic] for topic in topics})
+
     def _partitions(self, wanted: Mapping[str, TopicNeed]) -> dict[str, int]:
         names = {need.name: topic for topic, need in wanted.items()}
         with reaching(self._settings, "topics"):

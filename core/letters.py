@@ -12,8 +12,8 @@ from .errors import UsageError
 from .events import MAX_BODY_BYTES
 from .ports import DEAD_LETTERS, Message, Record
 
-MAX_LETTER_BYTES = 4 << 20
-"""A foreign body may be as large as its broker lets it be: so much of it is kept."""
+MAX_LETTER_BYTES = (2 << 20) - (64 << 10)
+"""A foreign body may be as large as its broker lets it be (1 MiB by default): so much of it is kept."""
 MAX_REASON_BYTES = 500
 MAX_HEADERS_BYTES = 16 << 10
 """Of the record's own headers; a letter with more goes without them."""

@@ -58,6 +58,8 @@ class EdgeSettings:
     socket_folder: str | None = None
     socket_mode: int = 0o600
     spool_folders: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """What else spools name that are for this daemon: the URL of its bus."""
     limits: StreamLimits = field(default_factory=StreamLimits)
     partitions: int = 1
     shared: SharedLog | None = None
@@ -83,7 +85,7 @@ class Edge:
         self.settings = settings
         self._log, self._clock, self._welcome = bus_log, clock, welcome
         self._folder = settings.socket_folder or settings.data_dir
-        self._addresses = {os.path.realpath(settings.data_dir), os.path.realpath(self._folder)}
+        self._addresses = {os.path.realpath(settings.data_dir), os.path.realpath(self._folder), *settings.addresses}
         self._own_folders = tuple(dict.fromkeys(os.path.realpath(one) for one in (*settings.spool_folders, memory_folder())))
         self._placements = Placements(clock, self.counters)
         self._follower = Follower(bus_log.connect, self._trail(), self._placements, clock, self.counters)

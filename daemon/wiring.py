@@ -159,6 +159,7 @@ class Host:
             socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
             socket_mode=0o666 if serves_all else 0o600,
             spool_folders=(str(spool_folder(environ)),),
+            addresses=() if self.place.bus == LOCAL_BUS else (self.place.bus,),
             keeper=keeper,
             kept=kept(environ, os.getpid()),
             shared=self.ground.shared,

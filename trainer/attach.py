@@ -24,6 +24,7 @@ from .values import number_of, plain, step_of
 from .voice import Voice
 
 ALLOWED = ("lr", "checkpoint", "restore", "prune")
+KAFKA = "SMART_TUNER__BUS__KAFKA__"
 MODES = ("act", "observe", "disabled")
 
 
@@ -93,6 +94,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             min_lr=_floor(min_lr, voice),
             script=_script(),
             on_decision=on_decision,
+            kafka={name[len(KAFKA) :].lower(): value for name, value in environ.items() if name.startswith(KAFKA)},
         )
         return open_attachment(terms, Parts(model, optimizer, scheduler, scaler, checkpoint, restore), voice, clock)
     except SmartTunerError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..bus.doorbell import Doorbell
 from ..bus.spool import Spool
@@ -18,8 +18,10 @@ from .lr import HOOKS, Steering, series_of
 from .values import LOWEST, Intake, step_of
 from .voice import Voice
 
+if TYPE_CHECKING:
+    from .direct import Direct
+
 LOOK_INTERVAL_S = 1.0
-FINISH_WAIT_S = 2.0
 _POLL_S = 0.005
 
 
@@ -29,7 +31,7 @@ class Line:
 
     spool: Spool
     journal: Journal | None
-    bell: Doorbell
+    bell: Doorbell | Direct
     control: Control
     keep_best: KeepBest
     steerings: list[Steering] = field(default_factory=list)
@@ -289,7 +291,7 @@ class Attachment:
     def _leave(self, line: Line, state: str) -> None:
         """Waits a little for a daemon to take all, says what changed the run and where the rest waits, lets go."""
         spool, served = line.spool, line.bell.connected
-        until = self._clock.monotonic() + FINISH_WAIT_S
+        until = self._clock.monotonic() + line.bell.finish_wait_s
         while served and spool.unread and self._clock.monotonic() < until:
             line.bell.ring_if_armed()
             self._clock.sleep(_POLL_S)

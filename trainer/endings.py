@@ -34,6 +34,13 @@ class Endings:
             self._chain_excepthook()
             self._chain_exit()
 
+    def stay_first(self) -> None:
+        """Functions that a process registers for its end run the last first: a Kafka client made since would be gone before we
+        have shipped what is left."""
+        if self._watching:
+            atexit.unregister(self._at_exit)
+            atexit.register(self._at_exit)
+
     def remove(self, attachment: Attachment) -> None:
         """It has ended."""
         self._open.pop(id(attachment), None)

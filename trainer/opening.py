@@ -10,7 +10,6 @@ from .. import __version__
 from ..bus import spool_file
 from ..bus.control_page import Order
 from ..bus.doorbell import Doorbell, hand_over_leftover
-from ..bus.places import LOCAL_BUS
 from ..bus.process import boot_id, pid_started
 from ..bus.spool import Spool
 from ..bus.spool_layout import WORD_DRAINED, pread_word
@@ -23,6 +22,7 @@ from .attachment import Attachment, Line, described
 from .checkpoints import Checkpoints, Parts, run_folder
 from .control import Control
 from .cycle import steerings_of
+from .direct import SCHEME, Direct, kafka_route
 from .effects import Effects
 from .endings import ENDINGS
 from .gathering import follow, lead, next_table
@@ -106,7 +106,7 @@ def _line(
     parent = _parent(terms, checkpoints)
     inherited = _inherit(terms, parent, effects, journal, voice)
     _say_started(terms, spool, parent, inherited, bool(keep_best.series), voice, clock)
-    bell, trouble = _bell(terms, spool, clock)
+    bell, trouble = _bell(terms, spool, clock, voice)
     return Line(spool, journal if isinstance(journal, Journal) else None, bell, control, keep_best, steerings), trouble
 
 
@@ -187,17 +187,23 @@ def _say_owed(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> None:
         voice.say(f"decision {ack.id} of attempt {ack.attempt} is answered {ack.status}: {ack.reason or 'as recorded'}")
 
 
-def _bell(terms: Terms, spool: Spool, clock: Clock) -> tuple[Doorbell, str]:
-    """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it."""
+def _bell(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> tuple[Doorbell | Direct, str]:
+    """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it. On Kafka the
+    job does a daemon's part itself while there is none."""
     folder = terms.place.listener
-    hello = {"sdk": SDK, "group": terms.group, "mode": terms.mode}
+    hello = {"sdk": SDK, "group": terms.group, "mode": terms.mode, "bus": terms.place.bus}
+    bell, trouble = None, f"no daemon listens in {folder}"
     try:
         bell = Doorbell.connect(folder, spool, hello, clock)
     except Unavailable as error:
-        return Doorbell(folder, spool, hello, clock), str(error).splitlines()[0]
-    if bell is None:
-        return Doorbell(folder, spool, hello, clock), f"no daemon listens in {folder}"
-    return bell, ""
+        trouble = str(error).splitlines()[0]
+    if bell is not None:
+        trouble = ""
+    bell = bell or Doorbell(folder, spool, hello, clock)
+    if not terms.place.bus.startswith(SCHEME):
+        return bell, trouble
+    route = kafka_route(terms.place.bus, terms.kafka, str(terms.spools), clock, ENDINGS.stay_first)
+    return Direct(bell, spool, route, clock, voice), trouble
 
 
 def _hand_over_leftovers(terms: Terms, voice: Voice) -> None:
@@ -218,16 +224,13 @@ def _hand_over_leftovers(terms: Terms, voice: Voice) -> None:
         voice.say(f"{done} earlier runs that had waited were handed to the daemon")
 
 
-def _announcement(terms: Terms, spool: Spool, bell: Doorbell, trouble: str) -> str:
+def _announcement(terms: Terms, spool: Spool, bell: Doorbell | Direct, trouble: str) -> str:
     said = f"run {terms.run}"
     if not trouble:
         may = "nothing: it observes" if terms.mode != "act" else ", ".join(terms.allow) or "nothing"
         said += f" -> {terms.place.folder}; a daemon listens (pid {bell.welcome.get('pid', '?')}), it may change: {may}"
-    elif terms.place.bus != LOCAL_BUS:
-        said += (
-            f"; {trouble}: a job does not speak to {terms.place.bus} by itself yet, that comes with a later release; "
-            f"what is logged waits in {spool.path}; start a daemon here: smart-tuner daemon"
-        )
+    elif terms.place.bus.startswith(SCHEME):
+        said += f" -> {terms.place.bus}; {trouble}: this process ships by itself, from {spool.path}"
     else:
         where = "" if terms.place.found_by == "own directory" else f" --data-dir {quote(str(terms.place.folder))}"
         said += f"; {trouble}: what is logged waits in {spool.path}; start one: smart-tuner daemon{where}"

@@ -37,3 +37,5 @@ class Terms:
     min_lr: float = 0.0
     script: str = ""
     on_decision: Callable[[Answered], object] | None = None
+    kafka: dict[str, str] = field(default_factory=dict)
+    """Options of a kafka:// bus, from the environment: what stands behind SMART_TUNER__BUS__KAFKA__, in lower case."""
