@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from .kafka_properties import read_properties
 from .kafka_settings import KafkaSettings
 
 TOPICS = (METRICS, RUNS, CONTROL, NOTICES)
+PUBLISH_S = 5.0
 
 
 def guest_log(url: str, options: Mapping[str, str], clock: Clock) -> KafkaLog:
@@ -30,6 +32,7 @@ def guest_log(url: str, options: Mapping[str, str], clock: Clock) -> KafkaLog:
             raise
         raise ConfigError("kafka-python is not installed", "pip install 'smart-tuner[kafka]'") from error
     quieten(clock)
+    logging.getLogger("smarttuner.kafka").addHandler(logging.NullHandler())  # a training's stderr is told once, by attach
     clerk = Clerk(settings)
     try:
         counts = clerk.look(TOPICS)
@@ -55,5 +58,5 @@ def guest_settings(url: str, options: Mapping[str, str]) -> KafkaSettings:
             hint = 'as in SMART_TUNER__BUS__KAFKA__CLIENT=\'{"security.protocol": "SSL"}\''
             raise ConfigError(f"SMART_TUNER__BUS__KAFKA__CLIENT is no JSON object of options: {error}", hint) from error
         client |= {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in stated.items()}
-    named = {name: options[name] for name in ("prefix", "namespace") if options.get(name)}
-    return KafkaSettings(bootstrap_of(url), client=client, create_topics=False, publish_timeout_s=5.0, **named)
+    made = KafkaSettings(bootstrap_of(url), client=client, create_topics=False, publish_timeout_s=PUBLISH_S)
+    return replace(made, prefix=options.get("prefix") or made.prefix, namespace=options.get("namespace") or made.namespace)

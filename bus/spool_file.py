@@ -172,6 +172,14 @@ def own(fd: int) -> bool:
     return True
 
 
+def disown(fd: int) -> None:
+    """Gives the reading up for every copy of this descriptor, those in children of a fork included."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        pass
+
+
 def sweep(folder: str) -> int:
     """Removes this user's spools that a daemon has drained and whose process is dead; how many it removed."""
     removed = 0

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..bus.claims import BACK_S, TEACH_S, Claims
+from ..bus.claims import Claims
 from ..bus.delivery import Delivery
 from ..bus.partitions import partition_of
 from ..bus.placements import Placements, ack_message
 from ..bus.shipper import Shipper, mark_name
 from ..bus.spool import Spool
-from ..bus.spool_file import is_running, memory_folder, opened_spool, own, spool_paths
+from ..bus.spool_file import disown, is_running, memory_folder, opened_spool, own, spool_paths
 from ..bus.spool_reader import SpoolReader
 from ..core.clock import Clock
 from ..core.errors import CorruptData, SmartTunerError, Unavailable
@@ -130,6 +130,8 @@ class Shipping:
             self._voice.once("shipping", f"this job does not ship any more: {self.hopeless}; what is logged waits in its spool")
         finally:
             self._stopping.set()
+            for one in self._deliveries:
+                disown(one.reader.fd)
             self._let_go()
             self._released.set()
             if log is not None:
@@ -285,13 +287,12 @@ class Shipping:
         bus: Bus | None = None
         position: int | None = None
         number = partition_of(mine.shipper.key, log.partitions)
-        start = self._clock.now() - BACK_S
-        claims = Claims(start + TEACH_S)
+        claims = Claims()
         while not self._stopping.is_set():
             try:
                 bus = bus or log.connect()
                 if position is None:
-                    position = log.position_at(CONTROL, number, start)
+                    position = log.position_at(CONTROL, number, claims.begin(number, self._clock.now()))
                 records, following = bus.follow_partitions(CONTROL, {number: position}, 500, FOLLOW_S)
                 for record in records:
                     self._obey(bus, record, claims, mine.attempt)
