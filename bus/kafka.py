@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ..core.clock import Clock
 from ..core.errors import ConfigError, SmartTunerError
 from ..core.ports import Bus, Partition, StateLog
+from .kafka_errors import quieten
 from .kafka_settings import KafkaSettings as KafkaSettings
 
 WARNINGS = 100
@@ -29,6 +30,7 @@ class KafkaLog:
             if error.name != "kafka":
                 raise
             raise ConfigError("kafka-python is not installed", "pip install 'smart-tuner[kafka]'") from error
+        quieten(clock)
         self.settings, self.clock = settings, clock
         self.counters: Counter[str] = Counter()
         self.warnings: list[str] = []

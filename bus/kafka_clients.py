@@ -8,13 +8,20 @@ half a minute. Each has a fault test in tests/integration/kafka that fails witho
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kafka
 from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
 
-from ..core.errors import SmartTunerError, Unavailable
+from ..core.clock import SystemClock
+from ..core.errors import SmartTunerError
+from .kafka_address import SCHEME, servers_of
+from .kafka_check import cause_of
+from .kafka_errors import explain, opened
+from .kafka_keys import Role
+from .kafka_options import client_options
 from .kafka_settings import STATE_BYTES, KafkaSettings
 
 DELIVERIES = 12
@@ -22,42 +29,45 @@ CLIENT_ERRORS = (KafkaError, OSError, RuntimeError)
 """What a client raises when the broker is away, refuses or answers nonsense."""
 
 
+CAUSE_S = 1.5
+"""For finding out why no connection can be had, after bootstrap_timeout_s has passed without one."""
+
+
 @contextlib.contextmanager
 def reaching(settings: KafkaSettings, what: str) -> Iterator[None]:
-    """Turns what a client raises inside into Unavailable."""
+    """Turns what a client raises inside into one of our errors, one line with what to do."""
     try:
         yield
     except CLIENT_ERRORS as error:
-        raise unavailable(settings, error, what) from error
+        raise explained(settings, error, what) from error
 
 
-def unavailable(settings: KafkaSettings, error: BaseException, what: str) -> SmartTunerError:
-    """One line: what could not be done, and why."""
-    said = str(error) or type(error).__name__
-    return Unavailable(f"Kafka at {settings.bootstrap}: {what}: {said}", "smart-tuner kafka check says what is wrong")
+def explained(settings: KafkaSettings, error: BaseException, what: str) -> SmartTunerError:
+    """What could not be done, why, and what to do."""
+    return explain(error, (), f"Kafka at {settings.bootstrap}: {what}")
 
 
-def _connection(settings: KafkaSettings) -> dict[str, Any]:
-    return {
-        "bootstrap_servers": settings.bootstrap.split(","),
+def _connection(settings: KafkaSettings, role: Role) -> dict[str, Any]:
+    """The user's own options win over these, and lose against what each client must be."""
+    own = {
         "bootstrap_timeout_ms": int(settings.bootstrap_timeout_s * 1000),
         "reconnect_backoff_max_ms": 500,
         "request_timeout_ms": int(settings.request_timeout_s * 1000),
     }
+    return own | client_options(settings.bootstrap, settings.client, role)
 
 
 def producer_options(settings: KafkaSettings) -> dict[str, Any]:
     """Order and no loss without the idempotent producer."""
-    return {
-        **_connection(settings),
+    options = {"linger_ms": 0, "batch_size": 262_144, **_connection(settings, "producer")}
+    shortest_ms = options["request_timeout_ms"] + options["linger_ms"] + 1
+    return options | {
         "acks": "all",
         "enable_idempotence": False,
         "max_in_flight_requests_per_connection": 1,
-        "linger_ms": 0,
-        "batch_size": 262_144,
         "max_request_size": STATE_BYTES + (1 << 20),
         # the publisher gives up when nothing is acknowledged for publish_timeout_s; this only bounds a long queue that moves
-        "delivery_timeout_ms": int(max(DELIVERIES * settings.publish_timeout_s, settings.request_timeout_s + 0.1) * 1000),
+        "delivery_timeout_ms": max(int(DELIVERIES * settings.publish_timeout_s * 1000), shortest_ms),
         "max_block_ms": int(settings.bootstrap_timeout_s * 1000),
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
@@ -66,43 +76,67 @@ def producer_options(settings: KafkaSettings) -> dict[str, Any]:
 
 def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
     """A reader that never jumps by itself: a position out of range is an error that we count."""
-    return {
-        **_connection(settings),
+    options = {"fetch_max_wait_ms": int(settings.fetch_wait_s * 1000), **_connection(settings, "consumer")}
+    return options | {
         "group_id": None,
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "allow_auto_create_topics": False,
-        "fetch_max_wait_ms": int(min(settings.fetch_wait_s, settings.request_timeout_s / 2) * 1000),
+        "fetch_max_wait_ms": min(options["fetch_max_wait_ms"], options["request_timeout_ms"] // 2),
         "metrics_enabled": False,
     }
 
 
 def group_options(settings: KafkaSettings, group: str) -> dict[str, Any]:
     """A member of a group of the classic protocol."""
-    return consumer_options(settings) | {
-        "group_id": settings.group(group),
+    own = {
         "session_timeout_ms": int(settings.session_timeout_s * 1000),
         "heartbeat_interval_ms": int(settings.heartbeat_s * 1000),
         "max_poll_interval_ms": int(settings.max_poll_interval_s * 1000),
     }
+    return own | consumer_options(settings) | {"group_id": settings.group(group)}
 
 
 def make_producer(settings: KafkaSettings) -> Any:
-    """Unavailable within bootstrap_timeout_s if no broker answers."""
-    with reaching(settings, "no producer"):
-        return kafka.KafkaProducer(**producer_options(settings))
+    """Unavailable within seconds if no broker answers, with the cause."""
+    return _open(settings, kafka.KafkaProducer, producer_options(settings))
 
 
 def make_consumer(settings: KafkaSettings, options: dict[str, Any]) -> Any:
-    """Unavailable within bootstrap_timeout_s if no broker answers."""
-    with reaching(settings, "no consumer"):
-        return kafka.KafkaConsumer(**options)
+    """Unavailable within seconds if no broker answers, with the cause."""
+    return _open(settings, kafka.KafkaConsumer, options)
 
 
 def make_admin(settings: KafkaSettings) -> Any:
-    """Unavailable within bootstrap_timeout_s if no broker answers."""
-    with reaching(settings, "no connection"):
-        return kafka.KafkaAdminClient(**_connection(settings))
+    """Unavailable within seconds if no broker answers, with the cause."""
+    return _open(settings, kafka.KafkaAdminClient, _connection(settings, "admin"))
+
+
+def _open(settings: KafkaSettings, kind: Callable[..., Any], options: dict[str, Any]) -> Any:
+    servers = servers_of(SCHEME + settings.bootstrap)
+    return opened(
+        lambda: _whole(kind, options),
+        f"Kafka at {settings.bootstrap}",
+        lambda: cause_of(servers, settings.client, SystemClock(), CAUSE_S),
+    )
+
+
+def _whole(kind: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """A client, or nothing: one whose constructor fails leaves a thread and three descriptors behind otherwise, and a daemon
+    tries every few seconds for as long as its broker is away."""
+    parts: list[Any] = []
+
+    def part(**options: Any) -> Any:
+        parts.append(KafkaNetClient(**options))
+        return parts[-1]
+
+    try:
+        return kind(**options, kafka_client=part)
+    except BaseException:
+        for one in parts:
+            with contextlib.suppress(*CLIENT_ERRORS):
+                one.close()
+        raise
 
 
 def close(client: Any, timeout_s: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..core.clock import Clock
 from ..core.errors import Unavailable
-from .kafka_clients import CLIENT_ERRORS, discard, make_producer, unavailable
+from .kafka_clients import CLIENT_ERRORS, discard, explained, make_producer
 from .kafka_settings import KafkaSettings
 
 TICK_S = 0.001
@@ -70,7 +70,7 @@ class Publisher:
             except (*CLIENT_ERRORS, ValueError) as error:
                 self.drop()
                 self._counters["publish_failed"] += 1
-                raise unavailable(self._settings, error, "not acknowledged") from error
+                raise explained(self._settings, error, "not acknowledged") from error
             self._last = {one.key: one.topic for one in flight}
             self._last_at = self._clock.monotonic()
 

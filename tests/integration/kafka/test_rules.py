@@ -1,0 +1,222 @@
+"""The rules that make kafka-python trustworthy (the end of spec/kafka.md), each with what happens when it is taken away.
+
+(5), a snapshot of the group's generation with each poll, is for transactions, which nothing here uses; what stands for it is
+that a member which the group has put out is told so before it reads on. (6), a sequence in every message, is above the bus.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import kafka
+import pytest
+from kafka_site import QUICK, Reader, message, number, retried
+from smarttuner.bus import kafka_clients, kafka_member, kafka_publisher
+from smarttuner.core.errors import CorruptData, Unavailable, UsageError
+from smarttuner.core.ports import METRICS
+
+WITHOUT = pytest.mark.parametrize("rule", [True, False], ids=["with", "without"])
+
+
+@WITHOUT
+def test_1_what_is_under_way_is_bounded_while_the_broker_is_away(site, monkeypatch, rule):
+    bus = site.log(in_flight_bytes=1 << 20 if rule else 1 << 40).connect()
+    bus.publish([message(0)])
+    taken = []
+    send = kafka.KafkaProducer.send
+
+    def counting(producer, topic, value, *rest):
+        taken.append(len(value))
+        return send(producer, topic, value, *rest)
+
+    monkeypatch.setattr(kafka.KafkaProducer, "send", counting)
+    site.proxy.black_hole()
+    with pytest.raises(Unavailable):
+        bus.publish([message(n, size=50_000) for n in range(200)])
+    assert (sum(taken) <= 1 << 20) == rule
+    bus.close()
+
+
+@WITHOUT
+def test_2_after_a_failed_delivery_the_next_publish_goes_through(site, monkeypatch, rule):
+    """Without: the idempotent producer, kept, never sends again."""
+    if not rule:
+        options = kafka_clients.producer_options
+        wedging = {"enable_idempotence": True, "delivery_timeout_ms": 1500}
+        monkeypatch.setattr(kafka_clients, "producer_options", lambda settings: options(settings) | wedging)
+        monkeypatch.setattr(kafka_publisher.Publisher, "drop", lambda publisher: None)
+    log = site.log(request_timeout_s=1.0)
+    bus = log.connect()
+    bus.publish([message(n) for n in range(10)])
+    site.proxy.black_hole()
+    with pytest.raises(Unavailable):
+        bus.publish([message(n) for n in range(10, 20)])
+    site.proxy.heal()
+    if rule:
+        retried(lambda: bus.publish([message(n) for n in range(10, 20)]))
+        bus.publish([message(n) for n in range(20, 30)])
+        found = [number(record) for record in Reader(log, topics=(METRICS,)).read(30)]
+        assert list(dict.fromkeys(found)) == list(range(30))
+    else:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                bus.publish([message(n) for n in range(10, 20)])
+        monkeypatch.undo()
+    bus.close()
+
+
+@WITHOUT
+def test_3_a_reader_says_that_the_broker_is_away(site, rule):
+    reader = Reader(site.log(quiet_s=1.0 if rule else 1e9), topics=(METRICS,))
+    while not reader.bus._groups or not reader.bus._groups["g"]._next:
+        reader.step()
+    site.proxy.black_hole()
+    deadline = time.monotonic() + (60.0 if rule else 4.0)
+    while not reader.errors and time.monotonic() < deadline:
+        reader.step(0.2)
+    assert bool(reader.errors) == rule
+    site.proxy.heal()
+    reader.bus.close()
+
+
+@WITHOUT
+def test_3_a_join_that_hangs_is_begun_anew(site, rule):
+    """A stranger in the group joins and then never polls, so that every join waits for it."""
+    log = site.log(direct=True, join_timeout_s=1.0 if rule else 1e9)
+    settings = log.settings
+    stranger = Reader(log, topics=(METRICS,))
+    while not stranger.bus._groups or not stranger.bus._groups["g"]._next:
+        stranger.step()
+    reader = Reader(log, topics=(METRICS,))
+    deadline = time.monotonic() + (60.0 if rule else 4.0)
+    while not log.counters["joined_anew"] and time.monotonic() < deadline:
+        reader.step()
+    assert bool(log.counters["joined_anew"]) == rule
+    stranger.bus.close()
+    log.connect().publish([message(0)])
+    assert [number(record) for record in reader.read(1)] == [0]
+    reader.bus.close()
+    assert settings.join_timeout_s
+
+
+@WITHOUT
+def test_4_the_topics_are_known_before_a_member_subscribes(site, monkeypatch, rule):
+    known = []
+    subscribe = kafka.KafkaConsumer.subscribe
+
+    def looking(consumer, topics, listener):
+        known.append(all(consumer._cluster.partitions_for_topic(topic) for topic in topics))
+        return subscribe(consumer, topics=topics, listener=listener)
+
+    monkeypatch.setattr(kafka.KafkaConsumer, "subscribe", looking)
+    if not rule:
+        monkeypatch.setattr(kafka.KafkaConsumer, "partitions_for_topic", lambda consumer, topic: {0})
+    bus = site.log().connect()
+    bus.poll([METRICS], "g")
+    assert known == [rule]
+    bus.close()
+
+
+@WITHOUT
+def test_5_a_member_that_was_put_out_is_told_before_it_reads_on(site, monkeypatch, rule):
+    """It was cut off for longer than its session; another has read on meanwhile. Without: it goes on where it was."""
+    log = site.log(partitions=1, quiet_s=1e9, request_timeout_s=2.0)
+    cut_off = Reader(log, topics=(METRICS,))
+    direct = site.log(direct=True, partitions=1)
+    sender = direct.connect()
+    sender.publish([message(n) for n in range(10)])
+    cut_off.read(10)
+    if not rule:
+        member = cut_off.bus._groups["g"]
+        member._listener.closing = True  # it interrupts no poll
+        monkeypatch.setattr(member, "_taken", set)
+    site.proxy.black_hole()
+    other = Reader(direct, topics=(METRICS,))
+    sender.publish([message(n) for n in range(10, 20)])
+    other.read(20)
+    site.proxy.heal()
+    sender.publish([message(n) for n in range(20, 30)])
+    told_first, deadline = None, time.monotonic() + (60.0 if rule else 6.0)
+    while told_first is None and time.monotonic() < deadline:
+        batch = cut_off.step()
+        other.step(0.01)
+        if batch is not None and (batch.revoked or batch.records):
+            told_first = bool(batch.revoked)
+    assert bool(told_first) == rule
+    cut_off.bus.close()
+    other.bus.close()
+
+
+@WITHOUT
+def test_7_what_no_broker_would_take_is_refused_before_it_is_sent(site, monkeypatch, rule):
+    log = site.log()
+    bus = log.connect()
+    if rule:
+        with pytest.raises(CorruptData):
+            bus.publish([message(0), message(1, size=2 << 20)])
+        with pytest.raises(UsageError):
+            log.state_log().write(0, [("", b"x")])
+    else:
+        monkeypatch.setattr(kafka_member, "MAX_BODY_BYTES", 1 << 30)
+        with pytest.raises(Unavailable):  # and half of it is there
+            bus.publish([message(0), message(1, size=2 << 20)])
+    bus.publish([message(2)])
+    found = [number(record) for record in Reader(log, topics=(METRICS,)).read(1 if rule else 2)]
+    assert found == ([2] if rule else [0, 2])
+    bus.close()
+
+
+FORKING = """
+import os, sys
+from smarttuner.bus import kafka_publisher
+from smarttuner.bus.kafka import KafkaLog, KafkaSettings
+from smarttuner.core.clock import SystemClock
+from smarttuner.core.ports import Message
+from smarttuner.core.errors import Unavailable
+bus = KafkaLog({settings!r}, SystemClock()).connect()
+bus.publish([Message("metrics", "k", b"0")])
+bus.poll(["metrics"], "g")
+rule = {rule}
+child = os.fork()
+if child == 0:
+    if not rule:
+        bus._pid = bus._publisher._pid = os.getpid()
+    try:
+        bus.publish([Message("metrics", "k", b"1")])
+        while not bus.poll(["metrics"], "another", timeout_s=1.0).records:
+            pass
+        os._exit(7)
+    except Unavailable:
+        os._exit(8)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+bus.publish([Message("metrics", "k", b"2")])
+os._exit(0)
+"""
+
+
+@WITHOUT
+def test_8_a_handle_works_in_a_child_too(site, rule):
+    log = site.log(direct=True)
+    code = FORKING.format(settings=log.settings, rule=rule)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
+    assert child.stdout.split() == ["7" if rule else "8"], child.stderr
+    found = Reader(log, topics=(METRICS,)).read(3 if rule else 2)
+    assert [number(record) for record in found] == ([0, 1, 2] if rule else [0, 2])
+
+
+def test_clients_that_cannot_be_made_leave_nothing_behind(site):
+    site.proxy.cut()
+    settings = site.log(direct=True).settings
+    away = type(settings)(**{**QUICK, "bootstrap": site.proxy.bootstrap, "prefix": "x", "bootstrap_timeout_s": 0.2})
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            kafka_clients.make_consumer(away, kafka_clients.consumer_options(away))
+        with pytest.raises(Unavailable):
+            kafka_clients.make_admin(away)
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
