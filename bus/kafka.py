@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, SmartTunerError
@@ -37,6 +38,8 @@ class KafkaLog:
         self.marks: dict[str, int] = {}
         self.closed = False
         self._lags: dict[str, dict[Partition, int]] = {}
+        if find_spec("crc32c") is None:
+            self.warnings.append("the package crc32c is missing, so Kafka costs a second of CPU a megabyte: pip install crc32c")
         self.clerk = Clerk(settings)
         try:
             self.counts = self.clerk.prepare() if counts is None else dict(counts)

@@ -67,12 +67,18 @@ def first_round(wanted: Mapping[str, set[Place]], members: Mapping[str, Standing
 
 
 class NumbersAssignor:
-    """What kafka-python's coordinator asks, on its own thread. `standing` gives (member id, partitions assigned)."""
+    """What kafka-python's coordinator asks, on its own thread. `standing` gives (member id, partitions assigned), `assigned` is
+    called when an assignment has come, `reborn` with what a member had that the group has put out."""
 
     name = NAME
 
-    def __init__(self, standing: Callable[[], tuple[str, set[Place]]], reborn: Callable[[set[Place]], None]) -> None:
-        self._standing, self._reborn = standing, reborn
+    def __init__(
+        self,
+        standing: Callable[[], tuple[str, set[Place]]],
+        assigned: Callable[[], None],
+        reborn: Callable[[set[Place]], None],
+    ) -> None:
+        self._standing, self._assigned, self._reborn = standing, assigned, reborn
         self._member = ""
 
     def supported_protocols(self) -> list[Any]:
@@ -102,6 +108,7 @@ class NumbersAssignor:
     def on_assignment(self, assignment: Any, generation: int) -> None:
         """We are who we are from here on."""
         self._member, _ = self._standing()
+        self._assigned()
 
 
 def _standing_of(metadata: Any) -> Standing:

@@ -13,7 +13,6 @@ from typing import Any
 
 import kafka
 from kafka.errors import KafkaError
-from kafka.net.compat import KafkaNetClient
 
 from ..core.clock import SystemClock
 from ..core.errors import SmartTunerError
@@ -114,29 +113,8 @@ def make_admin(settings: KafkaSettings) -> Any:
 
 def _open(settings: KafkaSettings, kind: Callable[..., Any], options: dict[str, Any]) -> Any:
     servers = servers_of(SCHEME + settings.bootstrap)
-    return opened(
-        lambda: _whole(kind, options),
-        f"Kafka at {settings.bootstrap}",
-        lambda: cause_of(servers, settings.client, SystemClock(), CAUSE_S),
-    )
-
-
-def _whole(kind: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """A client, or nothing: one whose constructor fails leaves a thread and three descriptors behind otherwise, and a daemon
-    tries every few seconds for as long as its broker is away."""
-    parts: list[Any] = []
-
-    def part(**options: Any) -> Any:
-        parts.append(KafkaNetClient(**options))
-        return parts[-1]
-
-    try:
-        return kind(**options, kafka_client=part)
-    except BaseException:
-        for one in parts:
-            with contextlib.suppress(*CLIENT_ERRORS):
-                one.close()
-        raise
+    where = f"Kafka at {settings.bootstrap}"
+    return opened(kind, options, where, lambda: cause_of(servers, settings.client, SystemClock(), CAUSE_S))
 
 
 def close(client: Any, timeout_s: float) -> None:

@@ -112,29 +112,53 @@ class GroupReader:
         self._merge = Merge()
         self._next: dict[Partition, int | None] = {}
         """Of each partition that is ours: the offset behind what was fetched; None before the first record."""
-        self._consumer: Any = self._join()
-        self._joined_at: float | None = None
+        self._assigned_at = float("-inf")
+        self._lost: set[Partition] = set()
+        """To be told as taken away: what the member had that was given up."""
+        self._session_s = settings.session_timeout_s
+        self._consumer: Any = None
+        self._joined_at = clock.monotonic()
         self._heard_at = self._asked_at = clock.monotonic()
 
-    def _join(self) -> Any:
+    def _join(self) -> None:
         """A new member. The topics' metadata must be there before it subscribes: a join that comes first may hang."""
         options = group_options(self._settings, self.group)
-        assignor = NumbersAssignor(self._standing, lambda owned: self._listener.took(TopicPartition(*p) for p in owned))
+        self._session_s = options["session_timeout_ms"] / 1000
+        assignor = NumbersAssignor(
+            self._standing, self._assigned, lambda owned: self._listener.took(TopicPartition(*p) for p in owned)
+        )
         options["partition_assignment_strategy"] = [lambda: assignor]
-        consumer = self._consumer = make_consumer(self._settings, options)
+        self._consumer = make_consumer(self._settings, options)
         self._listener = _Listener()
+        self._joined_at = self._clock.monotonic()
+        try:
+            with reaching(self._settings, f"joining {self.group}"):
+                self._subscribe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _subscribe(self) -> None:
         names = [self._settings.topic(topic) for topic in self.topics]
-        with reaching(self._settings, f"joining {self.group}"):
-            for name in names:
-                if not consumer.partitions_for_topic(name):
-                    raise Unavailable(f"the topic {name} is not on Kafka at {self._settings.bootstrap}", "smart-tuner kafka check")
-            consumer.subscribe(topics=names, listener=self._listener)
-        return consumer
+        for name in names:
+            if not self._consumer.partitions_for_topic(name):
+                raise Unavailable(f"the topic {name} is not on Kafka at {self._settings.bootstrap}", "smart-tuner kafka check")
+        self._consumer.subscribe(topics=names, listener=self._listener)
 
     def _standing(self) -> tuple[str, set[tuple[str, int]]]:
         """For the assignor, on the client's thread."""
         consumer = self._consumer
         return consumer.group_metadata().member_id, {(tp.topic, tp.partition) for tp in consumer.assignment()}
+
+    def _assigned(self) -> None:
+        self._assigned_at = self._clock.monotonic()
+
+    def _certain(self) -> bool:
+        """Whether the group cannot have put us out: it has heard from us within a session. A member that was paused or cut
+        off may find what it had fetched before, or what was held back on the way, and its partitions be another's."""
+        heartbeat = self._consumer._coordinator.heartbeat
+        heard_at: float = max(heartbeat.last_receive, self._assigned_at)
+        return self._clock.monotonic() - heard_at < self._session_s
 
     # reading
 
@@ -142,6 +166,8 @@ class GroupReader:
         """See core.ports.Bus.poll."""
         deadline = self._clock.monotonic() + timeout_s
         while True:
+            if self._consumer is None:
+                self._join()
             taken = self._taken()
             if taken:
                 return Batch(revoked=sorted(taken))
@@ -150,6 +176,10 @@ class GroupReader:
                 fell_off = self._fetch(deadline, timeout_s)
             if self._listener.fired:
                 self._listener.fired = False
+                continue
+            if self._merge.ready and not self._certain():
+                self._counters["sessions_lost"] += 1
+                self._join_anew()
                 continue
             records = self._merge.take(limit)
             if records or fell_off:
@@ -160,7 +190,8 @@ class GroupReader:
 
     def _taken(self) -> set[Partition]:
         """What is not ours any more, and may not be touched by us from here on."""
-        told = {self._clerk.partition(tp) for tp in self._listener.taken()}
+        told = {self._clerk.partition(tp) for tp in self._listener.taken()} | self._lost
+        self._lost = set()
         owned = {self._clerk.partition(tp) for tp in self._consumer.assignment()}
         taken = (told | (self._next.keys() - owned)) & self._next.keys()
         for partition in taken:
@@ -267,21 +298,25 @@ class GroupReader:
         now = self._clock.monotonic()
         if self._consumer.group_metadata().generation_id >= 0:
             self._joined_at = now
-        elif now - (self._joined_at or self._asked_at) > self._settings.join_timeout_s:
+        elif now - self._joined_at > self._settings.join_timeout_s:
             self._counters["joined_anew"] += 1
-            self.close()
-            taken = self._next.keys()
-            self._consumer = self._join()
-            self._listener.took(self._clerk.place(p) for p in taken)
-            self._joined_at = now
+            self._join_anew()
             return
         if now - max(self._heard_at, self._asked_at) > self._settings.quiet_s and self._next:
             self._asked_at = now
             self._clerk.ends(self._next)
 
+    def _join_anew(self) -> None:
+        """As a new member, with the next turn; what we had is told as taken away first."""
+        self._lost |= self._next.keys()
+        self.close()
+
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """The group's gauge: a commit in the middle of a rebalance is refused, counted and left out."""
         offsets = {self._clerk.place(p): OffsetAndMetadata(offset, "", -1) for p, offset in positions.items()}
+        if self._consumer is None:
+            self._counters["commits_refused"] += 1
+            return
         try:
             with reaching(self._settings, f"a commit of {self.group}"):
                 self._consumer.commit(offsets, timeout_ms=int(self._settings.request_timeout_s * 1000))
@@ -293,12 +328,15 @@ class GroupReader:
     def close(self) -> None:
         """Leaves the group: others take over at once. While a join is under way the broker hears nothing else on the
         member's own connection, so it leaves by another."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
         self._listener.closing = True
-        known = self._consumer.group_metadata()
+        known = consumer.group_metadata()
         if known.state != MemberState.STABLE and known.member_id:
             with contextlib.suppress(Unavailable):
                 self._clerk.leave(self.group, known.member_id)
-        close(self._consumer, CLOSE_S)
+        close(consumer, CLOSE_S)
 
 
 def record_of(partition: Partition, one: Any) -> Record:
