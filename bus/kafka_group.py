@@ -94,6 +94,23 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
             raise Handover
 
 
+class _Joined:
+    """A join that ended between two polls. The client drops its result and begins another, which makes every member join anew,
+    or (where the leader joined because the topics changed) forgets it and sends no heartbeat ever after. As this it is taken
+    for one that is under way, and taken up by the next poll."""
+
+    is_done = False
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def add_callback(self, call: Callable[..., Any]) -> None:
+        self._task.add_callback(call)
+
+    def add_errback(self, call: Callable[..., Any]) -> None:
+        self._task.add_errback(call)
+
+
 class GroupReader:
     """One member of one group, reading one set of topics. Not thread safe."""
 
@@ -112,7 +129,8 @@ class GroupReader:
         self._merge = Merge()
         self._next: dict[Partition, int | None] = {}
         """Of each partition that is ours: the offset behind what was fetched; None before the first record."""
-        self._assigned_at = float("-inf")
+        self._assigned_at = self._polled_at = float("-inf")
+        self._joined_after: float | None = None
         self._lost: set[Partition] = set()
         """To be told as taken away: what the member had that was given up."""
         self._session_s = settings.session_timeout_s
@@ -131,6 +149,7 @@ class GroupReader:
         self._consumer = make_consumer(self._settings, options)
         self._listener = _Listener()
         self._joined_at = self._clock.monotonic()
+        self._joined_after = None
         try:
             with reaching(self._settings, f"joining {self.group}"):
                 self._subscribe()
@@ -151,7 +170,16 @@ class GroupReader:
         return consumer.group_metadata().member_id, {(tp.topic, tp.partition) for tp in consumer.assignment()}
 
     def _assigned(self) -> None:
-        self._assigned_at = self._clock.monotonic()
+        self._assigned_at = self._clock.monotonic() if self._joined_after is None else self._joined_after
+        self._joined_after = None
+
+    def _take_up_join(self) -> None:
+        coordinator = self._consumer._coordinator
+        task = coordinator._join_task
+        if coordinator.rejoining and task is not None and task.is_done:
+            coordinator._join_task = _Joined(task)
+            coordinator.request_rejoin()
+            self._joined_after = self._polled_at
 
     def _certain(self) -> bool:
         """Whether the group cannot have put us out: it has heard from us within a session. A member that was paused or cut
@@ -225,8 +253,10 @@ class GroupReader:
             wait_s = BEHIND_S
         if self._consumer.group_metadata().state != MemberState.STABLE:
             wait_s = max(wait_s, JOINING_S)
+        self._take_up_join()
         try:
             found = self._consumer.poll(timeout_ms=max(0, int(wait_s * 1000)), max_records=FETCH_RECORDS)
+            self._polled_at = self._clock.monotonic()
         except OffsetOutOfRangeError as error:
             return self._out_of_range(error)
         except KafkaError:
