@@ -13,11 +13,13 @@ from ..core.errors import ConfigError, Unavailable
 from ..core.ports import CONTROL, METRICS, NOTICES, RUNS
 from .kafka import KafkaLog
 from .kafka_address import bootstrap_of
+from .kafka_options import Value, layered
 from .kafka_properties import read_properties
 from .kafka_settings import KafkaSettings
 
 TOPICS = (METRICS, RUNS, CONTROL, NOTICES)
 PUBLISH_S = 5.0
+ONE = "client__"
 
 
 def guest_log(url: str, options: Mapping[str, str], clock: Clock) -> KafkaLog:
@@ -47,16 +49,23 @@ def guest_log(url: str, options: Mapping[str, str], clock: Clock) -> KafkaLog:
 
 def guest_settings(url: str, options: Mapping[str, str]) -> KafkaSettings:
     """`options` are those of bus.kafka, as text, from the environment: prefix, namespace, properties_file, client (a JSON
-    object). What else a daemon is told means nothing to a job."""
-    client: dict[str, str] = {}
-    if options.get("properties_file"):
-        client |= read_properties(options["properties_file"]).values
+    object), client__sasl_password and the like (one option of the client each). What else a daemon is told means nothing to
+    a job."""
+    client: dict[str, Value] = {}
     if options.get("client"):
         try:
             stated = msgspec.json.decode(options["client"], type=dict[str, str | int | bool])
         except msgspec.DecodeError as error:
             hint = 'as in SMART_TUNER__BUS__KAFKA__CLIENT=\'{"security.protocol": "SSL"}\''
             raise ConfigError(f"SMART_TUNER__BUS__KAFKA__CLIENT is no JSON object of options: {error}", hint) from error
-        client |= {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in stated.items()}
-    made = KafkaSettings(bootstrap_of(url), client=client, create_topics=False, publish_timeout_s=PUBLISH_S)
+        client = layered(client, stated)
+    client = layered(client, {name.removeprefix(ONE): value for name, value in options.items() if name.startswith(ONE)})
+    if options.get("properties_file"):
+        client = layered(read_properties(options["properties_file"]).values, client)
+    text = {name: _text(value) for name, value in client.items()}
+    made = KafkaSettings(bootstrap_of(url), client=text, create_topics=False, publish_timeout_s=PUBLISH_S)
     return replace(made, prefix=options.get("prefix") or made.prefix, namespace=options.get("namespace") or made.namespace)
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -95,6 +95,16 @@ def _wrong_value(key: str, passed: Passed, text: str) -> KeyProblem | None:
     return None
 
 
+def layered(below: Mapping[str, Value], above: Mapping[str, Value]) -> dict[str, Value]:
+    """Both, where `above` wins whichever name of an option it uses.
+
+    >>> layered({"sasl.mechanisms": "PLAIN", "client.id": "a"}, {"sasl_mechanism": "SCRAM-SHA-512"})
+    {'client.id': 'a', 'sasl_mechanism': 'SCRAM-SHA-512'}
+    """
+    stated = {canonical(name) for name in above}
+    return {name: one for name, one in below.items() if canonical(name) not in stated} | dict(above)
+
+
 def client_options(bootstrap: str, client: Mapping[str, Value], role: Role | None = None) -> dict[str, object]:
     """kafka-python's keyword arguments for a client of this `role`, or those that every client takes.
 

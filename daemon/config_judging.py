@@ -185,7 +185,9 @@ class BusRules(Section):
 
     url: Text = key("local: for the log inside the daemon, kafka://host:port[,…] for Kafka", "local:")
     retention_bytes: Size = key("size above which the oldest metrics leave the local log", 2 * 1024**3, "bytes", ge=1024**2)
-    retention_s: Seconds = key("age above which records leave the local log", 7 * 86400.0, "seconds", ge=60)
+    retention_s: Seconds = key(
+        "age above which records leave the log; on Kafka the retention.ms of topics that are created", 7 * 86400.0, "seconds", ge=60
+    )
     kafka: KafkaBus = part("options of a kafka:// bus", KafkaBus)
 
     @field_validator("url")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SecretStr, WithJsonSchema, field_serializer
 
 from ..bus.kafka_address import bootstrap_of
-from ..bus.kafka_keys import canonical, is_secret
-from ..bus.kafka_options import read_options
+from ..bus.kafka_keys import is_secret
+from ..bus.kafka_options import layered, read_options
 from ..bus.kafka_properties import Properties, read_properties
 from ..bus.kafka_settings import KafkaSettings
 from ..core.errors import ConfigError
@@ -65,9 +65,8 @@ class KafkaBus(Section):
 def client_of(kafka: KafkaBus) -> dict[str, str]:
     """The client's options, those of the file below those of the configuration. ConfigError where the file cannot be read."""
     own = {name: one.get_secret_value() for name, one in kafka.client.items()}
-    stated = {canonical(name) for name in own}
     file = read_properties(kafka.properties_file).values if kafka.properties_file else {}
-    return {name: one for name, one in file.items() if canonical(name) not in stated} | own
+    return {name: str(one) for name, one in layered(file, own).items()}
 
 
 def anchor(tree: Any, folder: pathlib.Path) -> None:
@@ -87,10 +86,8 @@ def refused_options(kafka: KafkaBus, url: str) -> Iterator[tuple[str, Path, str,
         except ConfigError as error:
             yield "", FILE, error.message, error.hint
     own = {name: one.get_secret_value() for name, one in kafka.client.items()}
-    stated = {canonical(name) for name in own}
-    merged = {name: one for name, one in file.values.items() if canonical(name) not in stated} | own
     bootstrap = bootstrap_of(url) if url.startswith("kafka:") else ""
-    for problem in read_options(merged, bootstrap).problems:
+    for problem in read_options(layered(file.values, own), bootstrap).problems:
         if problem.key in own:
             yield "", (*CLIENT, problem.key), problem.message, problem.hint
         else:
