@@ -77,7 +77,9 @@ def in_ranks(settings: Settings) -> None:
     """Starts this very command in every rank through torchrun, in place of this process, where the configuration wants more."""
     import torch
 
-    from ...trainer.tacotron2.machine import processes
+    from ...trainer.tacotron2.machine import joined, processes
+
+    os.environ |= joined(settings.resources, os.environ)
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     count = processes(settings.resources, os.environ, gpus, lambda text: print(text, file=sys.stderr))

@@ -68,10 +68,16 @@ def processes(resources: Resources, environ: Mapping[str, str], gpus: int, told:
     return count
 
 
+def joined(resources: Resources, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that torchrun would set, from `rank` and `world_size`, where only a MASTER_ADDR is given."""
+    if "RANK" in environ or "MASTER_ADDR" not in environ:
+        return {}
+    return {"RANK": str(resources.rank), "WORLD_SIZE": str(resources.world_size)}
+
+
 def machine(resources: Resources, environ: Mapping[str, str], told: Told) -> Machine:
-    """Joins the ranks (torchrun's variables, or `rank` and `world_size` where only MASTER_ADDR is set) and takes a device."""
-    rank = int(environ.get("RANK", resources.rank if "MASTER_ADDR" in environ else 0))
-    world = int(environ.get("WORLD_SIZE", resources.world_size if "MASTER_ADDR" in environ else 1))
+    """Joins the ranks, as the variables of torchrun or of `joined` say, and takes a device."""
+    rank, world = int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1))
     gpus = min(torch.cuda.device_count(), resources.max_gpus) if torch.cuda.is_available() else 0
     device = torch.device("cuda", int(environ.get("LOCAL_RANK", rank)) % gpus) if gpus else torch.device("cpu")
     speaks = told if rank == 0 else _silent

@@ -15,6 +15,7 @@ from .layers import MaskedConvolution, thrifty
 from .settings import Recipe
 
 EVALUATION_SEED = 1234
+ENERGY_GAIN = 8.0  # Adam moves each weight by about its rate: this lets the attention come into focus as much sooner
 
 
 class Batch(NamedTuple):
@@ -114,6 +115,8 @@ class Attention(nn.Module):  # type: ignore[misc]  # mypy sees no torch
         self.energy = nn.Linear(size, 1, bias=False)
         for linear in (self.query, self.key, self.location):
             nn.init.xavier_uniform_(linear.weight, nn.init.calculate_gain("tanh"))
+        with torch.no_grad():
+            self.energy.weight /= ENERGY_GAIN
         self.inputs, self.width = recipe.prenet_dim, width
 
     def gates(self, x: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ class Attention(nn.Module):  # type: ignore[misc]  # mypy sees no torch
         """What the loop uses: gates in its order, the location convolution folded with its linear layer."""
         recurrent = torch.cat((self._ordered(self.cell.weight_ih)[:, self.inputs :], self._ordered(self.cell.weight_hh)), 1)
         folded = torch.einsum("df,fck->dck", self.location.weight, self.convolution.weight).flatten(1)
-        return LoopWeights(recurrent, self.query.weight, folded, self.energy.weight[0])
+        return LoopWeights(recurrent, self.query.weight, folded, self.energy.weight[0] * ENERGY_GAIN)
 
     def _ordered(self, rows: Tensor) -> Tensor:
         """torch's gates come as input, forget, cell, output; the loop's as input, forget, output, cell."""

@@ -78,7 +78,7 @@ class Recipe:
     gate_pos_weight: float = 5.0
     steps: int = 1500
     evaluate_every: int = 100
-    synthesize_every: int = 0
+    synthesize_every: int = 500
 
     def complete(self) -> Recipe:
         """With every derived size filled in: 512 and 1024 give the paper's model, 128 and 128 the one that aligns in a minute."""

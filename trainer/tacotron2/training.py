@@ -196,7 +196,7 @@ class Training:
         judged = evaluate(state.model, self.splits, settings, self.machine)
         told = judged.values | {"training_cpu_s": self.cpu_s}
         every = settings.recipe.synthesize_every
-        if self.machine.first and ((every and state.step % every == 0) or state.step == settings.recipe.steps):
+        if self.machine.first and every and (state.step % every == 0 or state.step == settings.recipe.steps):
             told |= self._listen()
         self.seen |= told
         run.log(told, step=state.step)

@@ -8,7 +8,7 @@ from smarttuner.core.errors import ConfigError, UsageError
 from smarttuner.daemon.cli.train import job_settings, settings_of
 from smarttuner.daemon.config import load
 from smarttuner.trainer.tacotron2.job import Job, make_repeatable, train
-from smarttuner.trainer.tacotron2.machine import cpu_multiplies_bfloat16, machine, optimizer_of, prepare_memory, processes
+from smarttuner.trainer.tacotron2.machine import cpu_multiplies_bfloat16, joined, machine, optimizer_of, prepare_memory, processes
 from smarttuner.trainer.tacotron2.settings import Recipe, recipe_from
 
 SEED_FILE = "configs/enhanced-smart-tuner.yaml"
@@ -21,6 +21,7 @@ search_space:
   batch_size: {{type: choice, choices: [4], default: 4}}
   steps: {{type: choice, choices: [4], default: 4}}
   evaluate_every: {{type: choice, choices: [2], default: 2}}
+  synthesize_every: {{type: choice, choices: [0, 4], default: {listen}}}
 {more}
 """
 
@@ -43,8 +44,8 @@ def trained(read, tones, tmp_path, monkeypatch):
     monkeypatch.setenv("SMART_TUNER_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
-    def of(more="", sound="", out="out"):
-        settings = read(TINY.format(more=more, sound=sound))
+    def of(more="", sound="", out="out", listen=0):
+        settings = read(TINY.format(more=more, sound=sound, listen=listen))
         outcome = train(Job(settings, tones, tmp_path / out, out), {})
         return outcome, tmp_path / out / "checkpoints", settings
 
@@ -170,14 +171,16 @@ def test_as_many_ranks_as_configured_and_possible(read):
     assert "0 GPUs" in told[0]
     assert processes(resources(read, "distributed: {backend: gloo, world_size: 2}"), {}, 0, told.append) == 2
     assert processes(four, {"RANK": "1"}, 4, told.append) == 1
-    assert resources(read, "distributed: {world_size: 4, rank: 3}").rank == 3
+    three = resources(read, "distributed: {world_size: 4, rank: 3}")
+    assert joined(three, {"MASTER_ADDR": "here"}) == {"RANK": "3", "WORLD_SIZE": "4"}
+    assert joined(three, {"MASTER_ADDR": "here", "RANK": "1"}) == joined(three, {}) == {}
 
 
 def test_a_backend_that_this_torch_lacks_is_refused(read):
     told = []
     text = "distributed: {backend: nccl, world_size: 2, rank: 1}"
     with pytest.raises(ConfigError, match="backend mpi"):
-        machine(replace(resources(read, text), backend="mpi"), {"MASTER_ADDR": "localhost"}, told.append)
+        machine(replace(resources(read, text), backend="mpi"), {"RANK": "1", "WORLD_SIZE": "2"}, told.append)
 
 
 def test_checkpoints_are_written_kept_and_packed_as_configured(trained):
@@ -221,15 +224,15 @@ def test_an_optimizer_in_the_hosts_memory_makes_the_same_steps(offload):
 
 
 def test_the_sound_is_as_configured(trained, read, tones):
-    plain, _, settings = trained(out="a")
+    plain, _, settings = trained(out="a", listen=4)
     assert settings.front.sample_rate == 8000
     more = ", augmentation: {enable: true, techniques: [speed_perturbation]}, quality_metrics: [mel_spectral_distance]"
-    varied, _, settings = trained(sound=more, out="b")
+    varied, _, settings = trained(sound=more, out="b", listen=4)
     assert settings.techniques == ("speed_perturbation",)
     assert plain.values["train_loss"] != varied.values["train_loss"]
     assert "mel_spectral_distance" in varied.values
     assert "mel_spectral_distance" not in plain.values
-    assert read(TINY.format(more="", sound=more.replace("true", "false"))).techniques == ()
+    assert read(TINY.format(more="", sound=more.replace("true", "false"), listen=0)).techniques == ()
     other = replace(settings, front=replace(settings.front, sample_rate=16000))
     with pytest.raises(UsageError, match="8000 Hz, not 16000"):
         train(Job(other, tones, tones.parent / "c", "c"), {})
