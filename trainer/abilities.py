@@ -39,7 +39,9 @@ class Abilities:
         if order.action == "checkpoint" and self.parts.save is None and sharded(self.parts.model):
             return "the model is sharded: pass checkpoint= and restore= to attach on every rank"
         which = wanted_weights(order)
-        return "" if which is None else self._refuse_weights(which)
+        if which is None or (order.action == "prune" and self.parts.load is None and sharded(self.parts.model)):
+            return ""  # a prune ends the run also where rank 0 has no weights to put back, and says so
+        return self._refuse_weights(which)
 
     def _refuse_weights(self, which: str | int) -> str:
         if which != "best" and self.parts.load is not None:

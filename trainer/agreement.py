@@ -23,7 +23,7 @@ import msgspec
 from ..bus.control_page import Order
 from ..core.clock import Clock
 from .gate import Due, Gate
-from .ranks import Peer, Seat, Table
+from .ranks import Peer, Seat, Table, process_group
 from .voice import Voice
 
 VOTE_WAIT_S = 5.0
@@ -77,7 +77,7 @@ class Agreement:
                 self.table.put(f"gone/{self.seat.rank}", True)
         except Exception as error:  # noqa: BLE001  # the store is the job's: it may end at any time, in any way
             self.trouble = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            if not self._closing.is_set():
+            if not self._closing.is_set() and process_group() is not None:
                 self._voice.once("ranks", f"rank {self.seat.rank} cannot agree with the others any more: {self.trouble}")
         finally:
             self.gate.resolve(None)
@@ -119,6 +119,8 @@ class Member(Agreement):
                 self.leader = msgspec.convert(hello["peer"], Peer)
                 self._met(hello)
                 met = True
+            if met and table.has("gone/0"):
+                return  # before its store goes too
             if met and self.gate.due is None and (said := table.read(f"arm/{number}")) is not None:
                 self._vote(table, number, msgspec.convert(said, list[Order]))
                 number += 1

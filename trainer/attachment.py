@@ -174,6 +174,10 @@ class Attachment:
         self._event(line, "ended", closing=True, state=state, ended_by=ended_by)
         self._leave(line, state)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in another process (the data set of a spawned worker) or in this one, is as inert as the child of a fork."""
+        return Attachment, (self.run, self.attempt, "disabled", Voice(quiet=True))
+
     def forget(self) -> None:
         """In the child of a fork: the attempt is the parent's, nothing here reaches it any more."""
         line, self._line = self._line, None

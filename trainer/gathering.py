@@ -53,9 +53,9 @@ def follow(terms: Terms, parts: Parts, table: str, attachment: Attachment, voice
 
     member = following.member = Member(terms.seat, lambda: open_table(table), abilities.refuse, clock, voice, met=met)
     abilities.passes = lambda: member.gate.count > 0
+    member.begin()
     for steering in steerings:
         HOOKS.add(steering)
-    member.begin()
     return following
 
 

@@ -4,6 +4,7 @@ rank_job.py FOLDER WAY...       each way twice, forked once torch is loaded: tha
 torchrun rank_job.py FOLDER restarted
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import nullcontext
+from unittest import mock
 
 import smarttuner
 import torch
@@ -21,6 +24,9 @@ from smarttuner.bus.control_page import Order, PageWriter
 from smarttuner.bus.shipper import Shipper
 from smarttuner.bus.spool_reader import SpoolReader
 from smarttuner.core.events import Ack, decode
+from smarttuner.trainer.agreement import Agreement
+from smarttuner.trainer.gate import Gate
+from smarttuner.trainer.lr import Steering
 from smarttuner.trainer.ranks import Table
 from torch.nn.parallel import DistributedDataParallel
 
@@ -80,7 +86,11 @@ class Job:
         return loss.item()
 
     def digest(self):
-        state = {name: tensor.numpy().tobytes().hex() for name, tensor in self.model.state_dict().items() if "running" not in name}
+        state = {
+            name: getattr(tensor, "to_local", lambda tensor=tensor: tensor)().numpy().tobytes().hex()
+            for name, tensor in self.model.state_dict().items()
+            if "running" not in name
+        }
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -126,16 +136,58 @@ def steered():
     return job
 
 
+def fail(*_args, **_more):
+    raise OSError(errno.ENOSPC, "something of ours fails")
+
+
+FAULTS = {
+    "no disk": (os, "posix_fallocate"),
+    "no store": (Table, "read"),
+    "no hook before": (Steering, "begin"),
+    "no hook after": (Steering, "end"),
+    "no boundary": (Gate, "pass_boundary"),
+    "no thread": (Agreement, "begin"),
+}
+
+
 def identical():
+    """The same training, not watched, watched, and watched while something of ours fails from the start or on the way."""
     digests = {}
-    for mode in ("disabled", "observe", "act"):
-        job = Job()
-        run = attach(job, mode=mode, monitor="loss", goal="min")
-        for step in range(60):
-            run.log({"loss": job.step()}, step=step)
+    for way in ("disabled", "observe", "act", *FAULTS, *(f"{fault}, later" for fault in FAULTS)):
+        job, (fault, _, later) = Job(), way.partition(", ")
+        broken = FAULTS.get(fault)
+        with mock.patch.object(*broken, fail) if broken and not later else nullcontext():
+            run = attach(job, mode=way if broken is None else "act", monitor="loss", goal="min")
+        with mock.patch.object(*broken, fail) if broken else nullcontext():
+            for step in range(20):
+                run.log({"loss": job.step()}, step=step)
         run.finish()
-        digests[mode] = job.digest()
+        digests[way] = job.digest()
     SEEN["digests"] = digests
+    return job
+
+
+def sharded():
+    """FSDP: each rank has half of the weights, and no single rank may save or copy them."""
+    from torch.distributed.fsdp import fully_shard
+
+    job = Job(ddp=False)
+    job.model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 1))
+    fully_shard(job.model, mesh=dist.init_device_mesh("cpu", (2,)))
+    job.optimizer = torch.optim.Adam(job.model.parameters(), lr=0.01)
+    job.optimizer.register_step_pre_hook(job._note)
+    run = attach(job, monitor="loss", goal="min")
+    daemon = Daemon(run) if dist.get_rank() == 0 else None
+    if daemon is not None:
+        for action, params in (("scale-lr", {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}), ("checkpoint", {})):
+            daemon.order(action, **params)
+    while not run.should_stop and job.steps < MOST_STEPS:
+        run.log({"loss": job.step()}, step=job.steps)
+        if daemon is not None and len(daemon.read()) == 2 and not SEEN:
+            SEEN["pruned"] = True
+            daemon.order("prune", restore="best")
+    SEEN.update(stop=run.stop_reason, acks=daemon.read() if daemon is not None else {})
+    run.finish()
     return job
 
 
@@ -215,6 +267,7 @@ def report(job, way):
 WAYS = {
     "steered": steered,
     "identical": identical,
+    "sharded": sharded,
     "dies-before-vote": lambda: dies(after=False),
     "dies-after-vote": lambda: dies(after=True),
 }

@@ -1,5 +1,6 @@
 """The two phases between ranks that are threads of one process, over a store in memory."""
 
+import signal
 import threading
 import time
 
@@ -211,6 +212,25 @@ def test_a_training_thread_waits_at_its_hold_until_the_plan_is_there():
     one.resolve(due := Due(0, hold + 1, ()))
     training.join(PATIENCE_S)
     assert passed == [None, None, due, None]
+
+
+def test_a_waiting_rank_is_ended_by_the_jobs_own_signal_handler():
+    one = Gate(SystemClock())
+    one.arm(0.0)
+
+    def handler(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        for _ in range(gate.LEAST_AHEAD - 1):
+            one.pass_boundary()
+        with pytest.raises(KeyboardInterrupt):
+            one.pass_boundary()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert one.count == gate.LEAST_AHEAD
 
 
 def test_a_gate_whose_plan_never_comes_opens_again(monkeypatch):
