@@ -14,6 +14,7 @@ from kafka_broker import KILLED_OFTEN, Broker, NoBroker, free_ports
 from kafka_certificates import make_certificates
 from kafka_proxy import Proxy
 from smarttuner.bus import kafka_check
+from smarttuner.bus.kafka import KafkaLog
 from smarttuner.bus.kafka_check import Plan, cause_of, check
 from smarttuner.bus.kafka_errors import opened
 from smarttuner.bus.kafka_options import client_options
@@ -21,6 +22,7 @@ from smarttuner.bus.kafka_settings import KafkaSettings, faults, needs
 from smarttuner.bus.kafka_wire import Deadline
 from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import Unavailable
+from smarttuner.core.ports import METRICS, Message
 from smarttuner.daemon.cli.main import run
 
 PLAIN_USERS = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_job="job-secret" user_guest="guest-secret";'
@@ -480,3 +482,49 @@ def test_the_time_that_is_left_is_the_products_own():
     clock.turn(2)
     with pytest.raises(TimeoutError, match="not done within 5 s"):
         deadline.left_s()
+
+
+@pytest.mark.parametrize("way", ["MUTUAL", "SASLTLS", "SASLTLS/PLAIN", "SASLTLS/OAUTHBEARER"])
+def test_the_bus_runs_with_the_users_options(broker, certificates, admin, way):
+    user = {"MUTUAL": "CN=client", "SASLTLS": "scram"}.get(way, "job")
+    prefix = f"bus-{way.lower().replace('/', '-')}"
+    operations = (ACLOperation.READ, ACLOperation.WRITE, ACLOperation.CREATE, ACLOperation.DESCRIBE_CONFIGS)
+    allow(admin, user, ResourceType.TOPIC, f"{prefix}.", *operations)
+    allow(admin, user, ResourceType.GROUP, f"{prefix}.", ACLOperation.READ)
+    settings = KafkaSettings(broker.address(way.partition("/")[0]), prefix, "n", 1, client=ways(certificates)[way])
+    log = patiently(lambda: KafkaLog(settings, SystemClock()))
+    bus = log.connect()
+    try:
+        bus.publish([Message(METRICS, "k", b"1")])
+        records = patiently(lambda: bus.poll((METRICS,), "judge", timeout_s=1.0).records)
+        assert [one.body for one in records] == [b"1"]
+    finally:
+        bus.close()
+        log.close()
+
+
+def patiently(see):
+    """A permission is there a moment after it was given."""
+    clock = SystemClock()
+    until = clock.monotonic() + 60
+    while True:
+        try:
+            if found := see():
+                return found
+        except Unavailable:
+            if clock.monotonic() > until:
+                raise
+        clock.sleep(0.1)
+
+
+@pytest.mark.usefixtures("_collected")
+def test_the_bus_tells_a_wrong_password_and_a_missing_permission_in_one_line(broker, certificates):
+    address = broker.address("SASLTLS")
+    refused = sasl(certificates, "PLAIN", "guest", "hunter2")
+    with pytest.raises(Unavailable, match=r"does not accept the (user|password)") as caught:
+        KafkaLog(KafkaSettings(address, "nobodys", client=refused, bootstrap_timeout_s=0.7), SystemClock())
+    assert "hunter2" not in str(caught.value)
+    allowed = sasl(certificates, "PLAIN", "guest", "guest-secret")
+    with pytest.raises(Unavailable, match="may not use the topic") as caught:
+        KafkaLog(KafkaSettings(address, "nobodys", client=allowed), SystemClock())
+    assert "kafka check --print" in caught.value.hint
