@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..bus.places import find_place, spool_folder, state_home
@@ -15,7 +16,7 @@ from ..core.events import RUN_NAME, Goal
 from ..core.intent import LARGEST_LR
 from ..core.ulid import ulid
 from .attachment import Attachment, described
-from .checkpoints import Parts
+from .checkpoints import MIN_FREE_BYTES, Limits, Parts
 from .control import Answered
 from .opening import open_attachment
 from .ranks import find_seat
@@ -37,7 +38,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     scaler: Any = None,
     monitor: str | None = None,
     goal: Goal | None = None,
-    checkpoint: Callable[[str], object] | None = None,
+    checkpoint: Callable[[str], object] | str | os.PathLike[str] | None = None,
     restore: Callable[[str], object] | None = None,
     policies: Mapping[str, Mapping[str, Any]] | None = None,
     group: str | None = None,
@@ -50,6 +51,8 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
     allow: Iterable[str] | None = ALLOWED,
     best_interval_s: float = 0.0,
     min_lr: float = 0.0,
+    max_bytes: int | None = None,
+    min_free_bytes: int = MIN_FREE_BYTES,
     data_dir: str | os.PathLike[str] | None = None,
     bus: str | None = None,
 ) -> Attachment:
@@ -57,9 +60,11 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
 
     `name` is the run's (default: the script's and a random suffix). `monitor` and `goal` ("min" or "max") say what is
     judged; with `model` too, the best weights are kept. `checkpoint` and `restore` are functions of a path, in place of
-    the built-in save. `allow` is what a daemon may change, `mode="observe"` nothing. `best_interval_s` is the least time
-    between two copies of best weights, `min_lr` what no scaled learning rate falls below. The environment wins:
-    SMART_TUNER_MODE, SMART_TUNER_RUN; SMART_TUNER_DATA_DIR and SMART_TUNER_BUS stand in where `data_dir` and `bus` are left out.
+    the built-in save, or `checkpoint` a folder for it; `max_bytes` is what the run's checkpoints may take together,
+    `min_free_bytes` what stays free on their disk. `allow` is what a daemon may change, `mode="observe"` nothing.
+    `best_interval_s` is the least time between two copies of best weights, `min_lr` what no scaled learning rate falls
+    below. The environment wins: SMART_TUNER_MODE, SMART_TUNER_RUN; SMART_TUNER_DATA_DIR and SMART_TUNER_BUS stand in
+    where `data_dir` and `bus` are left out.
     """
     voice, clock = Voice(), SystemClock()
     attempt = ulid(clock.now())
@@ -73,6 +78,7 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             return Attachment(run, attempt, "disabled", voice, clock)
         place = find_place(environ, data_dir, bus)
         own = state_home(environ)
+        save = checkpoint if callable(checkpoint) else None
         terms = Terms(
             run=run,
             attempt=attempt,
@@ -92,11 +98,13 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
             seat=seat,
             best_interval_s=float(best_interval_s),
             min_lr=_floor(min_lr, voice),
+            limits=_limits(max_bytes, min_free_bytes, voice),
+            own_folder=None if save or checkpoint is None else Path(os.path.abspath(checkpoint)),  # type: ignore[arg-type]
             script=_script(),
             on_decision=on_decision,
             kafka={name[len(KAFKA) :].lower(): value for name, value in environ.items() if name.startswith(KAFKA)},
         )
-        return open_attachment(terms, Parts(model, optimizer, scheduler, scaler, checkpoint, restore), voice, clock)
+        return open_attachment(terms, Parts(model, optimizer, scheduler, scaler, save, restore), voice, clock)
     except SmartTunerError as error:
         voice.say(f"run {run} is not attached: {error}\n    the training goes on without")
     except Exception as error:  # noqa: BLE001  # whatever it is, it does not stop a training
@@ -148,6 +156,12 @@ def _whole(name: str, said: Any, voice: Voice) -> int | None:
     if said is not None and whole is None:
         voice.say(f"{name}={said!r} is no whole number: it is left out")
     return whole
+
+
+def _limits(most: Any, least_free: Any, voice: Voice) -> Limits:
+    """Bytes; what is no count is left out, and said."""
+    free = _whole("min_free_bytes", least_free, voice)
+    return Limits(_whole("max_bytes", most, voice), MIN_FREE_BYTES if free is None or free < 0 else free)
 
 
 def _floor(said: Any, voice: Voice) -> float:

@@ -10,16 +10,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..core.clock import Clock, rfc3339
 from ..core.errors import Forbidden, Unavailable
+from .hidden import hidden_name, remove, sweep_hidden
 from .parts import load_into, random_state, size_bytes, state_of
 
 FILE = "checkpoint.pt"
-SPARE_BYTES = 16 << 20
+MIN_FREE_BYTES = 256 << 20
 FORM = 1
 
 
@@ -51,6 +52,13 @@ class Parts:
         return {name: part for name, part in named.items() if part is not None}
 
 
+class Limits(NamedTuple):
+    """What a run's checkpoints may take together (None: what there is), and what stays free on their disk."""
+
+    max_bytes: int | None = None
+    min_free_bytes: int = MIN_FREE_BYTES
+
+
 @dataclass
 class Checkpoints:
     """The checkpoints of one run in `folder`; Forbidden where one cannot be made, Unavailable where the disk fails."""
@@ -60,6 +68,7 @@ class Checkpoints:
     attempt: str
     parts: Parts
     clock: Clock
+    limits: Limits = field(default_factory=Limits)
     _last_bytes: int = field(default=0, init=False)
 
     def save(self, step: int) -> Path:
@@ -68,7 +77,8 @@ class Checkpoints:
             raise Forbidden("the job gave nothing to save", "pass model= and optimizer=, or checkpoint=, to attach")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room()
+            sweep_hidden(self.folder, self.clock.now())
+            self._check_room("a checkpoint", self._estimate())
             return self._save(step)
         except OSError as error:
             raise Unavailable(f"no checkpoint in {self.folder}: {error}", "free some space, or write access there") from error
@@ -91,6 +101,13 @@ class Checkpoints:
                 load_into(part, saved[name])
         return about.step, path
 
+    @property
+    def brings_back(self) -> str:
+        """What `load` puts back, in words."""
+        if self.parts.load is not None:
+            return "what restore= loads"
+        return ", ".join(name for name in ("model", "optimizer", "scaler") if name in self.parts.stateful()) or "nothing"
+
     def find(self, which: str | int = "last") -> tuple[About, Path]:
         """The checkpoint of a step (the newest, were it saved twice) or the last one saved; Unavailable where there is none."""
         found = [(about, path) for about, path in self.listing() if which == "last" or about.step == which]
@@ -106,14 +123,16 @@ class Checkpoints:
         found = []
         for path in sorted(self.folder.glob("step-*")):
             try:
-                found.append((msgspec.json.decode((path / "about.json").read_bytes(), type=About), path))
+                about = msgspec.json.decode((path / "about.json").read_bytes(), type=About)
+                if about.run == self.run:  # a folder of the job's own may hold several runs
+                    found.append((about, path))
             except (OSError, msgspec.DecodeError):
                 continue
         return found
 
     def _save(self, step: int) -> Path:
-        hidden = self.folder / f".step-{step}.{self.attempt}.{os.getpid()}"
-        shutil.rmtree(hidden, ignore_errors=True)
+        hidden = self.folder / hidden_name(".step-", f"{step}.{self.attempt}")
+        remove(hidden)
         hidden.mkdir()
         try:
             if self.parts.save is not None:
@@ -138,7 +157,7 @@ class Checkpoints:
             final = self._free_name(step)
             hidden.rename(final)
         except BaseException:
-            shutil.rmtree(hidden, ignore_errors=True)
+            remove(hidden)
             raise
         _sync(self.folder)
         return final
@@ -149,17 +168,54 @@ class Checkpoints:
         state: dict[str, Any] = {name: state_of(part) for name, part in self.parts.stateful().items()}
         state |= {"form": FORM, "run": self.run, "attempt": self.attempt, "step": step, "random": random_state()}
         torch.save(state, path)
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # what torch refuses to read may be any class of a part's state
+            raise Unavailable(
+                f"what was saved cannot be read back: {str(error).strip().splitlines()[0][:200]}",
+                "pass checkpoint= and restore= to attach, or leave the part out that holds it",
+            ) from error
 
-    def _check_room(self) -> None:
+    def put_aside(self, state: Any, number: int) -> Path:
+        """Writes best weights that memory has no room for; they are this process's, and go with it. Forbidden where the
+        disk has no room either."""
+        import torch
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_room("the best weights", size_bytes(state))
+        path = self.folder / hidden_name(".best-", f"{number}.{self.attempt}")
+        try:
+            torch.save(state, path)
+        except BaseException:
+            remove(path)
+            raise
+        return path
+
+    def _estimate(self) -> int:
+        """Bytes of the next checkpoint: what its tensors take, or what the last one took. 0 where nothing tells."""
         parts = self.parts.stateful()
-        need = max(self._last_bytes, sum(size_bytes(state_of(parts[name])) for name in ("model", "optimizer") if name in parts))
-        free = shutil.disk_usage(self.folder).free
-        if need + need // 20 + SPARE_BYTES > free:
+        return max(self._last_bytes, sum(size_bytes(state_of(parts[name])) for name in ("model", "optimizer") if name in parts))
+
+    def _check_room(self, what: str, need: int) -> None:
+        need += need // 20
+        free, least = shutil.disk_usage(self.folder).free, self.limits.min_free_bytes
+        if need + least > free:
             raise Forbidden(
-                f"a checkpoint needs about {need / 1e6:.1f} MB and {SPARE_BYTES / 1e6:.1f} MB to spare, "
+                f"{what} needs about {need / 1e6:.1f} MB and min_free_bytes keeps {least / 1e6:.1f} MB free, "
                 f"{free / 1e6:.1f} MB are free in {self.folder}",
-                "free some space there",
+                "free some space there, or lower min_free_bytes",
             )
+        most = self.limits.max_bytes
+        if most is not None and (taken := self._taken()) + need > most:
+            raise Forbidden(
+                f"{what} needs about {need / 1e6:.1f} MB beside the {taken / 1e6:.1f} MB that are there, max_bytes allows "
+                f"{most / 1e6:.1f} MB",
+                f"remove old checkpoints from {self.folder}, or raise max_bytes",
+            )
+
+    def _taken(self) -> int:
+        aside = sum(path.stat().st_size for path in self.folder.glob(".best-*") if path.is_file())
+        return aside + sum(about.bytes for about, _ in self.listing())
 
     def _free_name(self, step: int) -> Path:
         final, again = self.folder / f"step-{step}", 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -122,7 +123,9 @@ class Effects:
             kept = self.keep_best.restore(series if isinstance(series, str) else None)
             optimizer = self.checkpoints.parts.optimizer
             forgotten = optimizer is not None and reset_if_not_finite(optimizer)
-            note = "the optimizer's moments held a NaN and were forgotten" if forgotten else ""
+            where = "on disk" if isinstance(kept.weights, Path) else "in memory"
+            note = f"the weights of step {kept.step} ({kept.series} {kept.value:g}), kept {where}"
+            note += "; the optimizer's moments held a NaN and were forgotten" if forgotten else ""
             self.restored(kept.step, {"which": "best", "series": kept.series, "value": kept.value, "at": step})
             return Change(step, kept.step, note)
         if which != "last" and not isinstance(which, int):
@@ -130,7 +133,7 @@ class Effects:
         of, path = self.checkpoints.load(which)
         self.keep_best.new_segment()
         self.restored(of, {"which": which, "checkpoint": str(path), "at": step})
-        return Change(step, of)
+        return Change(step, of, f"{self.checkpoints.brings_back} from {path}; the schedule, its rate and the random numbers go on")
 
     def _prune(self, order: Order, step: int) -> Change:
         note, after = "", None
@@ -139,7 +142,8 @@ class Effects:
                 note = "weights not restored: the job does not allow restore"
             else:
                 try:
-                    after = {"restored": self._restore(order.params, step).after}
+                    back = self._restore(order.params, step)
+                    note, after = back.note, {"restored": back.after}
                 except Exception as error:  # noqa: BLE001  # the user's own function may raise anything; the run ends all the same
                     note = f"weights not restored: {str(error).splitlines()[0]}"
         self.stop(order.reason or f"decision {order.id}")

@@ -9,7 +9,7 @@ from ..core.clock import Clock
 from .abilities import Abilities, shape_of
 from .agreement import Leader, Member
 from .attachment import Attachment
-from .checkpoints import Checkpoints, Parts, run_folder
+from .checkpoints import Checkpoints, Parts
 from .cycle import steerings_of
 from .effects import Effects
 from .following import Following
@@ -42,7 +42,7 @@ def lead(terms: Terms, parts: Parts, effects: Effects, table: str, voice: Voice,
 def follow(terms: Terms, parts: Parts, table: str, attachment: Attachment, voice: Voice, clock: Clock) -> Following:
     """A rank above 0: it logs nothing and obeys what rank 0 was told, at the same step. Begins its thread and its hooks."""
     steerings = steerings_of(parts.optimizer, attachment.boundary)
-    checkpoints = Checkpoints(run_folder(terms.checkpoints, terms.run), terms.run, terms.attempt, parts, clock)
+    checkpoints = Checkpoints(terms.folder, terms.run, terms.attempt, parts, clock, terms.limits)
     effects = Effects(steerings, checkpoints, KeepBest(None, clock), _nobody, attachment.told_to_stop, min_lr=terms.min_lr)
     abilities = Abilities(terms.mode, terms.allow, parts, effects)
     following = Following(abilities, attachment.told_to_stop, clock, voice)

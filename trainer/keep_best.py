@@ -1,14 +1,19 @@
-"""The best weights, caught in the job: a message about the best evaluation arrives when the weights have moved on."""
+"""The best weights, caught in the job: a message about the best evaluation arrives when the weights have moved on.
+
+They lie in memory, or on disk where they would take more than half of what is free there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.best import Best
 from ..core.clock import Clock
 from ..core.errors import Forbidden, Unavailable
 from ..core.events import Goal
+from .hidden import remove
 from .parts import load_into, on_cpu, size_bytes, state_of
 
 MOST_SERIES = 4
@@ -16,7 +21,7 @@ MOST_OF_MEMORY = 0.5
 
 
 class Snapshot(NamedTuple):
-    """Weights on the CPU, of the moment when `series` was `value` at `step`."""
+    """Weights on the CPU, or the file that holds them, of the moment when `series` was `value` at `step`."""
 
     series: str
     step: int
@@ -25,17 +30,22 @@ class Snapshot(NamedTuple):
 
 
 class KeepBest:
-    """Keeps the model's weights of the best point of each watched series; in memory, so gone with the process.
+    """Keeps the model's weights of the best point of each watched series; gone with the process. `put_aside(state, number)`
+    writes them into a file where memory is short.
 
     `series` are those whose best is kept. Optimizer moments are not kept: they would cost twice the memory and the pause
     of the weights themselves.
     """
 
-    def __init__(self, model: Any, clock: Clock, interval_s: float = 0.0) -> None:
+    def __init__(
+        self, model: Any, clock: Clock, interval_s: float = 0.0, put_aside: Callable[[Any, int], Path] | None = None
+    ) -> None:
         self.model = model
         self.series: tuple[str, ...] = ()
         self.interval_s = interval_s
         self._clock = clock
+        self._put_aside = put_aside
+        self._copies = 0
         self._best: dict[str, Best] = {}
         self._kept: dict[str, Snapshot] = {}
         self._taken_at: dict[str, float] = {}
@@ -65,8 +75,10 @@ class KeepBest:
         if fresh:
             weights = self._copy()
             for name in fresh:
+                before = self._kept.get(name)
                 self._kept[name] = Snapshot(name, step, values[name], weights)
                 self._taken_at[name] = self._clock.monotonic()
+                self._drop(before)
         return fresh
 
     def _due(self, series: str) -> bool:
@@ -76,7 +88,7 @@ class KeepBest:
     def restore(self, series: str | None = None) -> Snapshot:
         """Puts the kept weights of `series` (or of the only one) back; Unavailable where none are kept."""
         snapshot = self.kept(series)
-        load_into(self.model, snapshot.weights)
+        load_into(self.model, _loaded(snapshot.weights))
         self.new_segment()
         return snapshot
 
@@ -97,16 +109,34 @@ class KeepBest:
         """Gives the memory back."""
         self.series = ()
         self._best.clear()
-        self._kept.clear()
+        kept, self._kept = self._kept, {}
+        for snapshot in kept.values():
+            self._drop(snapshot)
+
+    def _drop(self, snapshot: Snapshot | None) -> None:
+        path = snapshot.weights if snapshot is not None else None
+        if isinstance(path, Path) and all(one.weights != path for one in self._kept.values() if isinstance(one.weights, Path)):
+            remove(path)
 
     def _copy(self) -> Any:
         state = state_of(self.model)
         need, free = size_bytes(state), _available_bytes()
         if free is not None and need > free * MOST_OF_MEMORY:
+            if self._put_aside is not None:
+                self._copies += 1
+                return self._put_aside(state, self._copies)
             raise Unavailable(
                 f"best weights need {need / 1e6:.0f} MB, {free / 1e6:.0f} MB of memory are free", "free memory, or leave model= out"
             )
         return on_cpu(state)
+
+
+def _loaded(weights: Any) -> Any:
+    if not isinstance(weights, Path):
+        return weights
+    import torch
+
+    return torch.load(weights, map_location="cpu", weights_only=True)
 
 
 def _available_bytes() -> int | None:

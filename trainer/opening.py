@@ -19,13 +19,14 @@ from ..core.events import RunEvent, Started, encode
 from ..core.intent import LrIntent
 from .abilities import sharded
 from .attachment import Attachment, Line, described
-from .checkpoints import Checkpoints, Parts, run_folder
+from .checkpoints import Checkpoints, Parts
 from .control import Control
 from .cycle import steerings_of
 from .direct import SCHEME, Direct, kafka_route
 from .effects import Effects
 from .endings import ENDINGS
 from .gathering import follow, lead, next_table
+from .hidden import sweep_hidden
 from .journal import Journal, close_owed, last_attempt, last_intent, pruned_before, sweep
 from .keep_best import KeepBest
 from .leading import Leading
@@ -88,14 +89,15 @@ def _line(
 ) -> tuple[Line, str]:
     try:
         sweep(terms.spools, clock.now())
+        sweep_hidden(terms.folder, clock.now())
         journal: Journal | str = Journal.open(terms.spools, terms.run, terms.attempt, os.getpid(), terms.group)
     except (SmartTunerError, OSError) as error:
         journal = str(error).splitlines()[0]
         voice.say(f"{journal}: checkpoint, restore and prune will be refused")
     if leading is not None:
         parts = leading.shared(parts)
-    checkpoints = Checkpoints(run_folder(terms.checkpoints, terms.run), terms.run, terms.attempt, parts, clock)
-    keep_best = KeepBest(None if sharded(parts.model) else parts.model, clock, terms.best_interval_s)
+    checkpoints = Checkpoints(terms.folder, terms.run, terms.attempt, parts, clock, terms.limits)
+    keep_best = KeepBest(None if sharded(parts.model) else parts.model, clock, terms.best_interval_s, checkpoints.put_aside)
     if keep_best.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
         keep_best.start(terms.monitor, terms.goal)
     steerings = steerings_of(parts.optimizer, attachment.boundary)

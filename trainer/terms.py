@@ -9,6 +9,7 @@ from typing import Any
 
 from ..bus.places import Place
 from ..core.events import Goal, Mode
+from .checkpoints import Limits, run_folder
 from .control import Answered
 from .ranks import Seat
 
@@ -35,7 +36,14 @@ class Terms:
     seat: Seat = field(default_factory=Seat)
     best_interval_s: float = 0.0
     min_lr: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    own_folder: Path | None = None
     script: str = ""
     on_decision: Callable[[Answered], object] | None = None
     kafka: dict[str, str] = field(default_factory=dict)
     """Options of a kafka:// bus, from the environment: what stands behind SMART_TUNER__BUS__KAFKA__, in lower case."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's checkpoints lie: where the job says, else in the data directory."""
+        return self.own_folder or run_folder(self.checkpoints, self.run)

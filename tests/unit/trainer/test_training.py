@@ -130,7 +130,10 @@ def test_a_standing_order_starts_keeping_and_a_nan_in_the_moments_is_not_carried
             run.host.order("restore", "back", which="best", series="val")
         if step == 9:
             run.log({"after": 1.0}, step=step)
-            assert run.host.answers()["back"] == ("applied", "the optimizer's moments held a NaN and were forgotten")
+            assert run.host.answers()["back"] == (
+                "applied",
+                "the weights of step 8 (val 0.8), kept in memory; the optimizer's moments held a NaN and were forgotten",
+            )
             assert all(torch.isfinite(value).all() for value in job.weights().values())
             break
     assert run.host.answers()["keep"] == ("applied", "from the next best val on")
@@ -366,3 +369,84 @@ def test_one_value_for_groups_that_differ_is_refused_unless_one_is_named(attach)
     assert [ack.after for ack in run.host.acks if ack.id == "head"] == [[0.1, 0.01]]
     series = {name: value for name, _, value in run.host.points}
     assert (series["lr/head"], series["lr_effective/head"], series["lr_effective/0"]) == (0.3, 0.01, 0.1)
+
+
+def gan(attached):
+    """Discriminator and generator, a step each; what is attached hears both."""
+    torch.manual_seed(0)
+    g, d = torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    optimizers = {"G": torch.optim.Adam(g.parameters(), lr=0.01), "D": torch.optim.RMSprop(d.parameters(), lr=0.02)}
+    run = attached(optimizer=optimizers, model={"G": g, "D": d}, monitor="g_loss", goal="min")
+    for step in range(20):
+        real, noise = torch.randn(8, 3), torch.randn(8, 2)
+        optimizers["D"].zero_grad()
+        d_loss = torch.nn.functional.softplus(-d(real)).mean() + torch.nn.functional.softplus(d(g(noise).detach())).mean()
+        d_loss.backward()
+        optimizers["D"].step()
+        optimizers["G"].zero_grad()
+        g_loss = torch.nn.functional.softplus(-d(g(noise))).mean()
+        g_loss.backward()
+        optimizers["G"].step()
+        run.log({"d_loss": d_loss, "g_loss": g_loss}, step=step)
+    run.finish()
+    return [*g.parameters(), *d.parameters()]
+
+
+def lbfgs(attached):
+    """A closure that is evaluated many times a step."""
+    torch.manual_seed(0)
+    model, inputs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)), torch.randn(16, 3)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, line_search_fn="strong_wolfe")
+    run = attached(optimizer=optimizer, model=model, monitor="loss", goal="min")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (model(inputs).squeeze() - inputs.sum(1)).square().mean()
+        loss.backward()
+        return loss
+
+    for step in range(6):
+        run.log({"loss": optimizer.step(closure)}, step=step)
+    run.finish()
+    return list(model.parameters())
+
+
+def plain_loop(attached):
+    """Dropout, a schedule, a scaler: all that draws random numbers or keeps a state."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    schedule, scaler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 30), torch.amp.GradScaler("cpu", init_scale=8.0)
+    run = attached(optimizer=optimizer, model=model, scheduler=schedule, scaler=scaler, monitor="loss", goal="min")
+    for step in range(20):
+        optimizer.zero_grad()
+        loss = model(torch.randn(16, 4)).square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
+        run.log({"loss": loss}, step=step)
+    run.finish()
+    return [*model.parameters(), *model.buffers()]
+
+
+class Unwatched:
+    """In place of an attachment."""
+
+    def __init__(self, **parts):
+        self.parts = parts
+
+    def log(self, values, step):
+        """Nothing hears it."""
+
+    def finish(self):
+        """Nothing was begun."""
+
+
+@pytest.mark.parametrize("mode", ["observe", "act"])
+@pytest.mark.parametrize("training", [plain_loop, gan, lbfgs])
+def test_real_trainings_end_bit_identical_watched_or_not(training, mode, attach):
+    alone = training(Unwatched)
+    watched = training(lambda **parts: attach(mode=mode, **parts))
+    assert all(torch.equal(a, b) for a, b in zip(alone, watched, strict=True))
+    assert all(a.isfinite().all() for a in alone)

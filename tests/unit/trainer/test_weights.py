@@ -1,14 +1,19 @@
 """Best weights and checkpoints of real torch models."""
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy
 import pytest
 import torch
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Forbidden, Unavailable
-from smarttuner.trainer.checkpoints import Checkpoints, Parts, run_folder
+from smarttuner.trainer.checkpoints import Checkpoints, Limits, Parts, run_folder
+from smarttuner.trainer.hidden import hidden_name, sweep_hidden
 from smarttuner.trainer.keep_best import KeepBest
 from smarttuner.trainer.parts import on_cpu, reset_if_not_finite
 
@@ -188,7 +193,7 @@ def test_the_jobs_own_functions_are_used_and_a_failure_leaves_nothing(tmp_path):
 
 def test_a_full_disk_is_refused_with_both_numbers_and_nothing_to_save_too(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2_000_000))
-    with pytest.raises(Forbidden, match=r"needs about 0\.0 MB and 16\.8 MB to spare, 2\.0 MB are free"):
+    with pytest.raises(Forbidden, match=r"needs about 0\.0 MB and min_free_bytes keeps 268\.4 MB free, 2\.0 MB are free"):
         checkpoints(tmp_path, model=model_of()).save(1)
     with pytest.raises(Forbidden, match="nothing to save"):
         checkpoints(tmp_path).save(1)
@@ -196,3 +201,118 @@ def test_a_full_disk_is_refused_with_both_numbers_and_nothing_to_save_too(tmp_pa
     (tmp_path / "checkpoints" / "r~x").touch()
     with pytest.raises(Unavailable, match="no checkpoint in"):
         checkpoints(tmp_path, model=model_of()).save(1)
+
+
+def test_all_checkpoints_of_a_run_stay_below_max_bytes_which_is_said_with_both_numbers(tmp_path):
+    model = torch.nn.Linear(1000, 100)
+    kept = Checkpoints(tmp_path, "r", "A1", Parts(model=model), ManualClock(), Limits(1_000_000, 0))
+    Checkpoints(tmp_path, "other", "A0", Parts(model=model), ManualClock()).save(7)
+    kept.save(1)
+    kept.save(2)
+    with pytest.raises(Forbidden, match=r"about 0\.4 MB beside the 0\.8 MB that are there, max_bytes allows 1\.0 MB"):
+        kept.save(3)
+    assert sorted(about.step for about, _ in kept.listing()) == [1, 2]
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from smarttuner.core.clock import ManualClock
+from smarttuner.trainer.checkpoints import Checkpoints, Parts
+model = torch.nn.Linear(200, 200)
+kept = Checkpoints(Path(sys.argv[1]), "r", "A1", Parts(model=model), ManualClock(1e9))
+kept.save(1)
+written, fsync = [], os.fsync
+def die(*_):
+    written.append(1)
+    if len(written) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "0":
+    save = torch.save
+    def half(state, path):
+        save(state, path)
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.save = half
+os.fsync = die
+kept.save(2)
+"""
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_kill_in_mid_write_leaves_the_last_checkpoint_whole_and_its_rest_goes_with_the_next(at, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(at)], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    model = torch.nn.Linear(200, 200)
+    kept = Checkpoints(tmp_path, "r", "A2", Parts(model=model), ManualClock(1e9))
+    assert [about.step for about, _ in kept.listing()] == [1]
+    assert kept.load("last")[0] == 1
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".")]) == 1
+    kept.save(3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-3"]
+
+
+def test_what_living_processes_write_is_left_alone_and_another_boots_goes_after_a_day(tmp_path):
+    living = tmp_path / hidden_name(".best-", "1.A1")
+    foreign = tmp_path / ".step-4.A0@00000000-1-1"
+    unknown = tmp_path / ".cache"
+    for path in (living, foreign, unknown):
+        path.touch()
+    now = foreign.stat().st_mtime
+    sweep_hidden(tmp_path, now + 10)
+    assert foreign.exists()
+    sweep_hidden(tmp_path, now + 90_000)
+    assert (living.exists(), foreign.exists(), unknown.exists()) == (True, False, True)
+    sweep_hidden(tmp_path / "nowhere", now)
+
+
+def test_best_weights_that_memory_has_no_room_for_lie_on_disk_and_come_back_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("smarttuner.trainer.keep_best._available_bytes", lambda: 100)
+    model = model_of()
+    kept = Checkpoints(tmp_path, "r", "A1", Parts(model=model), ManualClock(), Limits(None, 0))
+    keep = KeepBest(model, ManualClock(), put_aside=kept.put_aside)
+    for name in "ab":
+        keep.start(name, "min")
+    keep.offer(1, {"a": 1.0, "b": 1.0})
+    jitter(model)
+    best = on_cpu(model.state_dict())
+    keep.offer(2, {"a": 0.5, "b": 2.0})
+    assert len(list(tmp_path.iterdir())) == 2
+    jitter(model)
+    keep.offer(3, {"a": 0.7, "b": 0.7})
+    assert len(list(tmp_path.iterdir())) == 2  # the first went with the last who wanted it
+    assert keep.restore("a").step == 2
+    assert same(model.state_dict(), best)
+    keep.forget()
+    assert not list(tmp_path.iterdir())
+    full = Checkpoints(tmp_path, "r", "A1", Parts(model=model), ManualClock(), Limits(10, 0))
+    with pytest.raises(Forbidden, match="the best weights needs about"):
+        full.put_aside(model.state_dict(), 1)
+
+
+def test_averaged_weights_come_back_where_they_are_what_was_evaluated():
+    model = torch.nn.Linear(2, 1)
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    both, keep = {"model": model, "ema": average}, None
+    keep = KeepBest(both, ManualClock())
+    keep.start("val", "min")
+    for number, value in enumerate([2.0, 1.0, 3.0]):
+        jitter(model)
+        average.update_parameters(model)
+        if value == 1.0:
+            best = [on_cpu(one.state_dict()) for one in both.values()]
+        keep.offer(number, {"val": value})
+    keep.restore()
+    assert all(same(one.state_dict(), kept) for one, kept in zip(both.values(), best, strict=True))
+
+
+def test_a_state_that_cannot_be_read_back_is_no_checkpoint(tmp_path):
+    class Odd:
+        def state_dict(self):
+            return {"where": os.stat(".")}
+
+    kept = checkpoints(tmp_path, model=model_of(), scheduler=Odd())
+    with pytest.raises(Unavailable, match="what was saved cannot be read back"):
+        kept.save(1)
+    assert kept.listing() == []
+    assert not list(kept.folder.iterdir())
