@@ -60,6 +60,16 @@ class Bucket:
         names = [one["Key"].rsplit("/", 1)[1] for table in TABLES for one in self.keys(f"{table}/")]
         return {key[0] for name in names if (key := parse_name(name) or parse_damaged(name))}
 
+    def noted(self, name: str, text: str) -> str:
+        """What the small object `name` says; `text` where it is new."""
+        key = {"Bucket": self.bucket, "Key": self.prefix + name}
+        with suppress(Fenced), answered(f"s3://{self.bucket}/{key['Key']}", 0):
+            self.client.put_object(**key, Body=text.encode(), IfNoneMatch="*")
+            return text
+        with answered(f"s3://{self.bucket}/{key['Key']}"):
+            body: bytes = self.client.get_object(**key)["Body"].read()
+        return body.decode(errors="replace")
+
     def take(self, number: int) -> BucketTenure:
         """Holds a partition as its objects are now."""
         return BucketTenure(self, number, os.path.join(self._cache, f"{number}.{ulid(self._clock.now())}"))

@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 
 from ..core.clock import Clock
 from ..core.errors import ConfigError, Unavailable
+from ..core.ulid import ulid
 from .file_names import parse_name, split_url, visible_files
-from .tenure import Directory, Place
+from .tenure import Directory, Place, on_disk
 
 READ_TRIES = 5
 """A file that grows is replaced every few seconds, and read in a fraction of one."""
+LOCAL = "local"
+LOG, NAME = ".log", "log.name"
+"""Beside the tables: which log they are filled from. In the data directory: how its local log is called there."""
 CACHE = "store-cache"
 """In the data directory: local copies of what grows in a bucket."""
 
@@ -39,15 +43,59 @@ def local_folder(url: str | os.PathLike[str]) -> str | None:
     return text
 
 
-def open_place(url: str | None, data_dir: str, clock: Clock, shared: bool) -> Place:
+def open_place(url: str | None, data_dir: str, clock: Clock, shared: bool, log: str = LOCAL) -> Place:
     """The place of a store for its writer; `shared` where several daemons keep it. Relative folders lie in the data
-    directory. ConfigError for a URL that names none."""
+    directory. ConfigError for a URL that names none, and for a store that was filled from another log than `log` names:
+    its files say where to go on in offsets of that one."""
     folder = local_folder(url) if url else data_dir
+    if url and log == LOCAL:
+        log = _named(data_dir, clock)
     if folder is not None:
-        return Directory(os.path.join(data_dir, os.path.expanduser(folder)), clock, shared)
-    from .bucket import Bucket
+        folder = os.path.join(data_dir, os.path.expanduser(folder))
+        place: Place = Directory(folder, clock, shared)
+        found = _noted(folder, log, place)
+    else:
+        from .bucket import Bucket
 
-    return Bucket(str(url), os.path.join(data_dir, CACHE), clock, shared)
+        place = bucket = Bucket(str(url), os.path.join(data_dir, CACHE), clock, shared)
+        found = bucket.noted(LOG, log)
+    if found != log:
+        raise ConfigError(
+            f"the store in {url or data_dir} was filled from another log ({found}), this daemon reads {log}",
+            "name another one under store.url; both are read by pandas as they are",
+        )
+    return place
+
+
+def _noted(folder: str, log: str, place: Place) -> str:
+    """The log that a folder's store is filled from: `log` where it is new. Version 0.1 noted none, and knew one."""
+    path = os.path.join(folder, LOG)
+    if not os.path.exists(path):
+        _write(path, LOCAL if place.numbers() else log)
+    with on_disk(path), open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _named(data_dir: str, clock: Clock) -> str:
+    """The local log of a data directory, by a name that it keeps: another one counts other offsets."""
+    path = os.path.join(data_dir, NAME)
+    if not os.path.exists(path):
+        with on_disk(data_dir):
+            os.makedirs(data_dir, exist_ok=True)
+        _write(path, f"{LOCAL} {ulid(clock.now())}")
+    with on_disk(path), open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all."""
+    partial = f"{path}.{os.getpid()}"
+    with on_disk(path):
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def read_each(url: str | os.PathLike[str], table: str, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[pa.Table]:

@@ -19,6 +19,7 @@ from ..consumers.metrics_store import MetricsStore
 from ..consumers.notice_log import NoticeLog
 from ..consumers.retention import Retention as StoreRetention
 from ..consumers.store_url import open_place
+from ..consumers.tenure import Place as StorePlace
 from ..core.clock import SystemClock
 from ..core.errors import Forbidden, Unavailable, UsageError
 from ..core.events import ACTIONS, Notice, Request, decision_id, encode, spell, topic_key
@@ -112,7 +113,7 @@ class Host:
             retention=_keep(config),
             seal_rows=config.store.seal_rows,
             publish_s=config.store.publish_s,
-            place=open_place(config.store.url, str(self.folder), self.clock, shared=not place.is_local),
+            place=_store_place(place, config, self.clock),
         )
         self.notices = NoticeLog()
         self.lanes = [
@@ -330,6 +331,14 @@ class Host:
         if self.ground.shared:
             hint += "; ask on the job's own host: this daemon knows the jobs of its host and the runs that it judges"
         return {"refused": f"no run is called {run!r} here", "hint": hint}
+
+
+def _store_place(place: Place, config: Config, clock: Clock) -> StorePlace:
+    """Only daemons of one Kafka share a store: its files say where to go on in offsets of that log."""
+    url, folder, kafka = config.store.url, str(place.folder), config.bus.kafka
+    if place.is_local:
+        return open_place(url, folder, clock, shared=False)
+    return open_place(url, folder, clock, shared=True, log=f"kafka {kafka.prefix}.{kafka.namespace}")
 
 
 def _keep(config: Config) -> StoreRetention:

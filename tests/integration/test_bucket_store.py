@@ -20,7 +20,7 @@ from smarttuner.consumers.retention import Retention
 from smarttuner.consumers.store_url import open_place
 from smarttuner.consumers.tenure import Fenced
 from smarttuner.core.clock import ManualClock
-from smarttuner.core.errors import Unavailable
+from smarttuner.core.errors import ConfigError, Unavailable
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, encode
 from smarttuner.core.ports import CONTROL, METRICS, RUNS, Record
 
@@ -106,7 +106,7 @@ def opened(url, tmp_path):
 
     def make(shared=True, **options):
         clock = ManualClock(NOW)
-        place = open_place(url, str(tmp_path / f"daemon{next(count)}"), clock, shared)
+        place = open_place(url, str(tmp_path / f"daemon{next(count)}"), clock, shared, "a log")
         return MetricsStore("nowhere", clock, place=place, **options)
 
     return make
@@ -279,3 +279,11 @@ def test_a_reader_of_ours_is_not_disturbed_by_an_object_that_is_replaced_while_i
     found = reading.metric_table(url, attempts="all")
     monkeypatch.undo()
     assert sorted(found["seq"].to_pylist()) == expected(80)
+
+
+def test_a_bucket_is_filled_from_one_log(url, tmp_path):
+    clock = ManualClock(NOW)
+    open_place(url, str(tmp_path / "a"), clock, shared=True, log="kafka one")
+    open_place(url, str(tmp_path / "b"), clock, shared=True, log="kafka one")
+    with pytest.raises(ConfigError, match="kafka one"):
+        open_place(url, str(tmp_path / "b"), clock, shared=True, log="kafka two")

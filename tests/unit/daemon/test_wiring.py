@@ -8,6 +8,7 @@ from smarttuner.bus.doorbell import Doorbell
 from smarttuner.bus.places import Place
 from smarttuner.bus.spool import Spool
 from smarttuner.consumers.reading import metric_table
+from smarttuner.consumers.store_url import open_place
 from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
@@ -92,6 +93,18 @@ def test_the_store_lies_where_the_file_says(build, tmp_path, form):
     folder = host.folder if form == "{}" else host.folder / "elsewhere" if "elsewhere" in form else tmp_path / "shared"
     assert len(metric_table(folder, attempts="all")) == 100
     assert (host.folder / "metrics").exists() == (form == "{}")
+
+
+def test_a_store_is_filled_from_one_log_for_its_files_say_where_to_go_on_there(build, tmp_path):
+    text = f"store: {{url: '{tmp_path / 'shared'}'}}"
+    first = build(text)
+    store_points(first, 1)
+    first.store.flush(first.clock.now())
+    open_place(str(tmp_path / "shared"), str(first.folder), first.clock, shared=False)  # the same daemon, started again
+    with pytest.raises(ConfigError, match="this daemon reads kafka"):
+        open_place(None, str(build("{}").folder), first.clock, shared=True, log="kafka a.b")
+    with pytest.raises(ConfigError, match="filled from another log"):
+        build(text)
 
 
 def test_a_store_that_is_nowhere_is_refused_with_what_to_write(build):
