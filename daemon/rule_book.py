@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from ..consumers.rules import Rule, combined, rules_from_job
 from ..core.errors import UsageError
@@ -12,6 +13,15 @@ from .config import Config
 from .config_rules import rules
 
 log = logging.getLogger("smarttuner.rules")
+
+
+def wrong_policies(stated: object) -> str | None:
+    """What is wrong with the policies that a job states in its greeting, for the job to say on its own terminal."""
+    try:
+        rules_from_job(stated if isinstance(stated, Mapping) else {})
+    except UsageError as error:
+        return f"the daemon does not use the policies of policies=: {error.message}" + (f" ({error.hint})" if error.hint else "")
+    return None
 
 
 class RuleBook:

@@ -35,7 +35,7 @@ from .edge_streams import StreamLimits
 from .ground import ground_of
 from .lane import Lane
 from .notify import Notifier, kept
-from .rule_book import RuleBook
+from .rule_book import RuleBook, wrong_policies
 from .stores import FilesStore, PlainStore
 from .supervisor import LaneState, Supervisor
 
@@ -177,7 +177,9 @@ class Host:
         if said.get("bus", LOCAL_BUS) != LOCAL_BUS and self.place.bus == LOCAL_BUS:
             hint = f"start the daemon with --bus {said['bus']}, or leave SMART_TUNER_BUS out"
             raise Forbidden(f"the job asks for the bus {said['bus']}, this daemon's is {LOCAL_BUS}", hint)
-        return {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
+        wrong = wrong_policies(said.get("policies"))
+        told = {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
+        return told | ({"warnings": [wrong]} if wrong else {})
 
     def _tell_damage(self) -> None:
         for text in self.ground.damage():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .direct import Direct
 
 LOOK_INTERVAL_S = 1.0
+MOST_WARNINGS = 8
 _POLL_S = 0.005
 
 
@@ -244,12 +245,19 @@ class Attachment:
         self._take_arrived(line)
         self._intake.fold()
         line.bell.check()
+        self.say_warnings()
         if self._ranks is not None:
             self._ranks.tend(self._where())
         if any(one.overwritten for one in line.steerings):
             self._voice.once("overwritten", "the optimizer writes its learning rate inside its own step: a change may not reach it")
         if HOOKS.failures:
             self._voice.once("hooks", f"something of ours failed around the optimizer's step: {HOOKS.last_failure}")
+
+    def say_warnings(self) -> None:
+        """What the daemon finds wrong with what the job said of itself, once each; also one that comes later."""
+        found = self._line.bell.welcome.get("warnings") if self._line is not None else None
+        for text in found[:MOST_WARNINGS] if isinstance(found, list) else ():
+            self._voice.once(f"warning {text}", str(text)[:1000])
 
     def _take_arrived(self, line: Line, wait: bool = False) -> None:
         try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 from shlex import quote
+from typing import Any
+
+import msgspec
 
 from .. import __version__
 from ..bus import spool_file
@@ -39,6 +42,8 @@ SDK = __version__
 MOST_LEFTOVERS = 16
 MOST_SAID_BYTES = 32 * 1024
 """Of a started event: it must fit into the reserve of a full ring."""
+MOST_GREETED_BYTES = 16 * 1024
+"""Of policies= in the greeting, whose packet is limited too."""
 
 
 def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> Attachment:
@@ -67,6 +72,7 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
         if leading is not None:
             leading.lead(lead(terms, parts, line.control.effects, table, voice, clock), line.control.agreed, line.control.decline)
         voice.say(_announcement(terms, spool, line.bell, trouble))
+        attachment.say_warnings()
         if line.journal is not None:
             _stop_again(terms, line.control)
             _say_owed(terms, spool, clock, voice)
@@ -193,7 +199,9 @@ def _bell(terms: Terms, spool: Spool, clock: Clock, voice: Voice) -> tuple[Doorb
     """The line to a daemon, which dials again once a second while nobody listens; and what is to be said of it. On Kafka the
     job does a daemon's part itself while there is none."""
     folder = terms.place.listener
-    hello = {"sdk": SDK, "group": terms.group, "mode": terms.mode, "bus": terms.place.bus}
+    hello: dict[str, Any] = {"sdk": SDK, "group": terms.group, "mode": terms.mode, "bus": terms.place.bus}
+    if terms.policies and len(msgspec.json.encode(terms.policies)) <= MOST_GREETED_BYTES:
+        hello["policies"] = terms.policies
     bell, trouble = None, f"no daemon listens in {folder}"
     try:
         bell = Doorbell.connect(folder, spool, hello, clock)

@@ -14,6 +14,7 @@ from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
 from smarttuner.daemon.config import load
+from smarttuner.daemon.edge_line import Peer
 from smarttuner.daemon.wiring import Host
 
 DAY_S = 86_400.0
@@ -155,3 +156,13 @@ def test_the_edge_reads_as_many_points_as_written(build, tmp_path, text, behind)
         bell.close()
         spool.close()
         host.edge.edge.stop(0.0)
+
+
+def test_policies_that_a_job_states_wrongly_are_told_to_the_job_that_comes(build):
+    host, peer = build("{}"), Peer(1, os.getuid(), os.getgid())
+    told = host.welcome(peer, {"policies": {"patiense": {}}})["warnings"]
+    assert told == ["the daemon does not use the policies of policies=: no policy is called 'patiense' (did you mean patience?)"]
+    (option,) = host.welcome(peer, {"policies": {"patience": {"patience": "six"}}})["warnings"]
+    assert "'six' is not a whole number" in option
+    assert "warnings" not in host.welcome(peer, {"policies": {"patience": {"patience": 6}}})
+    assert "warnings" not in host.welcome(peer, {})

@@ -118,6 +118,24 @@ def test_a_daemon_that_comes_late_is_found_by_the_running_job(attach, listen):
     assert b'"ended"' in daemon.read[-1].body
 
 
+def test_what_the_daemon_finds_wrong_is_said_at_attach_once_also_by_one_that_comes_late(attach, listen, capsys, state):
+    stated = {"patiense": {"patience": 3}}
+    run = attach(policies=stated)
+    assert "patiense" not in capsys.readouterr().err
+    daemon = listen(daemon="0.1.0", pid=4711, mode="act", warnings=["no policy is called 'patiense'"])
+    deadline = time.monotonic() + 60
+    while not run._line.bell.welcome:
+        assert time.monotonic() < deadline
+        run._looked = run._line.bell._next_check = 0.0  # a second has passed
+        run.log({"a": 1.0})
+        time.sleep(0.01)
+    run._looked = 0.0
+    run.log({"a": 1.0})
+    assert daemon.hello["policies"] == stated
+    attach("other", policies=stated)
+    assert capsys.readouterr().err.count("smart-tuner: no policy is called 'patiense'") == 2
+
+
 def test_a_daemon_that_refuses_is_quoted_and_the_values_wait(attach, listen, capsys):
     listen(refused="too many runs", hint="raise limits.runs")
     run = attach()
