@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import Unavailable, UsageError
@@ -27,32 +28,46 @@ class KafkaStateLog:
         self._settings, self._clerk, self._clock = settings, clerk, clock
         patient = replace(settings, publish_timeout_s=max(settings.publish_timeout_s, WRITE_TIMEOUT_S))
         self._publisher = Publisher(patient, clock, counters)
+        self._reader: Any = None
 
     def read(self, partition: int) -> Sequence[tuple[str, bytes | None]]:
-        """The partition up to its end as it is now; Unavailable if nothing comes for request_timeout_s."""
-        options = consumer_options(self._settings) | {"max_partition_fetch_bytes": FETCH_BYTES}
-        consumer = make_consumer(self._settings, options)
+        """The partition up to its end as it is now; Unavailable if nothing comes for request_timeout_s. A daemon that takes
+        many partitions over reads each twice: by one consumer, which is made anew after a failure."""
+        if self._reader is None:
+            self._reader = make_consumer(
+                self._settings, consumer_options(self._settings) | {"max_partition_fetch_bytes": FETCH_BYTES}
+            )
         try:
             with reaching(self._settings, "the state cannot be read"):
-                place = self._clerk.place((STATE, partition))
-                end = self._clerk.ends([(STATE, partition)])[STATE, partition]
-                first = self._clerk.earliest([(STATE, partition)])[STATE, partition]
-                consumer.assign([place])
-                consumer.seek(place, first)
-                found: list[tuple[str, bytes | None]] = []
-                at, moved = first, self._clock.monotonic()
-                while at < end:
-                    for one in consumer.poll(timeout_ms=POLL_MS, max_records=1000).get(place, ()):
-                        if one.offset < end:
-                            found.append(((one.key or b"").decode(errors="replace"), one.value))
-                    position = consumer.position(place, timeout_ms=POLL_MS)  # behind what compaction took, too
-                    if position is not None and position > at:
-                        at, moved = position, self._clock.monotonic()
-                    elif self._clock.monotonic() - moved > self._settings.request_timeout_s:
-                        raise Unavailable(f"state/{partition} stands still at {at} of {end}", "smart-tuner kafka check")
-                return found
-        finally:
-            close(consumer, 0.5)
+                return self._read(self._reader, partition)
+        except BaseException:
+            self._let_reader_go()
+            raise
+
+    def _read(self, consumer: Any, partition: int) -> list[tuple[str, bytes | None]]:
+        place = self._clerk.place((STATE, partition))
+        end = self._clerk.ends([(STATE, partition)])[STATE, partition]
+        first = self._clerk.earliest([(STATE, partition)])[STATE, partition]
+        consumer.assign([place])
+        consumer.seek(place, first)
+        found: list[tuple[str, bytes | None]] = []
+        at, moved = first, self._clock.monotonic()
+        while at < end:
+            for one in consumer.poll(timeout_ms=POLL_MS, max_records=1000).get(place, ()):
+                if one.offset < end:
+                    found.append(((one.key or b"").decode(errors="replace"), one.value))
+            position = consumer.position(place, timeout_ms=POLL_MS)  # behind what compaction took, too
+            if position is not None and position > at:
+                at, moved = position, self._clock.monotonic()
+            elif self._clock.monotonic() - moved > self._settings.request_timeout_s:
+                raise Unavailable(f"state/{partition} stands still at {at} of {end}", "smart-tuner kafka check")
+        consumer.assign([])
+        return found
+
+    def _let_reader_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            close(reader, 0.5)
 
     def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
         """Returns when all are acknowledged."""
@@ -65,4 +80,5 @@ class KafkaStateLog:
 
     def close(self) -> None:
         """Idempotent."""
+        self._let_reader_go()
         self._publisher.close()
