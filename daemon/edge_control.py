@@ -83,7 +83,7 @@ class Follower:
                 self._outage.passed(self.step(bus, WAIT_S))
             except Unavailable as error:
                 self._counters["control_unavailable"] += 1
-                self._outage.met(str(error))
+                self._outage.met(str(error), kind=error.hint)
                 self._stopping.wait(RETRY_S)
         if bus is not None:
             try:

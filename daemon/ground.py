@@ -99,11 +99,9 @@ class FleetGround:
 
     def __init__(self, place: Place, config: Config, clock: Clock) -> None:
         from ..bus.kafka import KafkaLog
-        from ..bus.kafka_errors import quieten
         from .config_kafka import settings_of
 
         settings = settings_of(config.bus.kafka, place.bus, config.bus.retention_s)
-        quieten(clock)
         self.bus = self.shared = KafkaLog(settings, clock)
         self._clock = clock
         self._state = self.bus.state_log()

@@ -192,7 +192,8 @@ class Lane:
         self.errors += 1
         said = f"{type(error).__name__}: {error}"
         self.last_error = said
-        self._outage.met(said, None if isinstance(error, SmartTunerError) else error)
+        ours = isinstance(error, SmartTunerError)
+        self._outage.met(said, None if ours else error, error.hint if isinstance(error, Unavailable) else "")
         if isinstance(error, Unavailable) or not self._last_records or self._failures < POISON_TRIES:
             return
         if len(self._last_records) > 1:

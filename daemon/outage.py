@@ -24,13 +24,14 @@ class Outage:
         self._count = 0
         self.now = ""
 
-    def met(self, what: str, trace: BaseException | None = None) -> None:
-        """It failed. Said when it is the first time, or another kind of failure; numbers in it make no kind."""
+    def met(self, what: str, trace: BaseException | None = None, kind: str = "") -> None:
+        """It failed. Said when it is the first time, or another kind of failure: `kind` if given (what is to be done makes a
+        good one), else `what` but for its numbers."""
         at = self._clock.monotonic()
         if not self.now:
             self._kinds, self._since, self._count = set(), at, 0
         self.now, self._last, self._count = what, at, self._count + 1
-        kind = NUMBERS.sub("#", what)
+        kind = kind or NUMBERS.sub("#", what)
         if kind not in self._kinds and len(self._kinds) < MOST_KINDS:
             self._kinds.add(kind)
             self._log.warning("%s: %s", self._name, what, exc_info=trace)

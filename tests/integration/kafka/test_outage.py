@@ -67,6 +67,6 @@ def test_a_daemon_that_loses_its_broker_says_so_once_and_goes_on(make_broker, ka
     assert not [line for line in said if line.startswith("Traceback")], "\n".join(said)
     for who in ("judge", "metrics_store", "notice_log", "control cannot be followed"):
         warned = [line for line in said if line.startswith(f"WARNING {who}")]
-        assert len(warned) <= 3, "\n".join(said)
+        assert len(warned) <= 2, "\n".join(said)
     assert [line for line in said if line.startswith("WARNING judge")], "\n".join(said)
     assert len([line for line in said if "kafka: " in line]) <= 12, "\n".join(said)

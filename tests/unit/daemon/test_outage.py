@@ -51,6 +51,13 @@ def test_another_failure_is_another_line_up_to_some(said):
     assert len(said()) == MOST_KINDS
 
 
+def test_what_is_to_be_done_about_it_says_whether_it_is_the_same_outage(said):
+    outage = Outage(logging.getLogger("smarttuner.test"), "the log", ManualClock())
+    for what in ("reading failed", "writing failed"):
+        outage.met(what, kind="start the broker")
+    assert said() == ["WARNING the log: reading failed"]
+
+
 class Away:
     """A bus that cannot be reached the first times."""
 
