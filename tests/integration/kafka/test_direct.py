@@ -1,6 +1,6 @@
 """Jobs on a host without a daemon, as real processes against a real broker: they ship by themselves, and are steered."""
 
-import gc
+import contextlib
 import json
 import os
 import pathlib
@@ -162,26 +162,35 @@ def test_a_job_without_a_daemon_is_stored_steered_and_after_a_kill_its_rest_is_s
     assert list((rack.folder / "state" / "smart-tuner" / "spool").glob("*.spool")) == []
 
 
+@contextlib.contextmanager
+def opened(broker):
+    """A handle on the log, while the broker is there: kafka-python leaves sockets whose connect was refused to the collector."""
+    log = KafkaLog(KafkaSettings(broker.bootstrap, prefix="t", partitions=2), SystemClock())
+    bus = log.connect()
+    try:
+        yield bus
+    finally:
+        bus.close()
+        log.close()
+
+
 def test_a_broker_that_is_killed_and_comes_back_costs_no_point_and_no_order(make_broker, make_host):
     broker = make_broker()
-    log = KafkaLog(KafkaSettings(broker.bootstrap, prefix="t", partitions=2), SystemClock())
-    try:
-        rack = make_host("rack", broker.bootstrap, "t")
+    rack = make_host("rack", broker.bootstrap, "t")
+    with opened(broker) as bus:
         job = rack.job("r")
         job.reaches(100)
-        bus = log.connect()
         until(lambda: bus.follow(METRICS, "r", 0, timeout_s=1.0)[0], lambda: rack.said("r"))
-        broker.kill()
-        before = job.logged
-        job.reaches(before + 300)  # a step does not wait for a broker
-        broker.start()
-        job.reaches(job.logged + 100)
-        assert job.ends() == 0
-        assert "is away" in rack.said("r")
-        found, position = [], 0
+    broker.kill()
+    job.reaches(job.logged + 300)  # a step does not wait for a broker
+    until(lambda: "is away" in rack.said("r"))
+    broker.start()
+    job.reaches(job.logged + 100)
+    assert job.ends() == 0
+    found, position = [], 0
+    with opened(broker) as bus:
+        until(lambda: any(isinstance(decode(one.body), RunEvent) for one in bus.follow(RUNS, "r", 0, timeout_s=1.0)[0]))
         deadline = time.monotonic() + PATIENCE_S
-        while not any(isinstance(decode(one.body), RunEvent) for one in bus.follow(RUNS, "r", 0, timeout_s=1.0)[0]):
-            assert time.monotonic() < deadline
         while len({step for _, step in found}) < job.logged:
             assert time.monotonic() < deadline, rack.said("r")
             records, position = bus.follow(METRICS, "r", position, timeout_s=1.0)
@@ -189,9 +198,4 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_point_and_no_order(make
             assert all(isinstance(one, MetricChunk) for one in chunks)
             for chunk in chunks:
                 found += [(at, s.steps[i]) for s, places in chunk.positions() if s.name == "x" for i, at in enumerate(places)]
-        first_time = list(dict.fromkeys(found))
-        assert [step for _, step in first_time] == list(range(job.logged))
-        bus.close()
-    finally:
-        log.close()
-        gc.collect()  # kafka-python leaves sockets whose connect was refused to it
+    assert [step for _, step in dict.fromkeys(found)] == list(range(job.logged))
