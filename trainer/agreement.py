@@ -193,6 +193,9 @@ class Leader(Agreement):
                 orders = self._proposed.get(timeout=POLL_S)
             except queue.Empty:
                 continue
+            if orders and (table := self._open_table()) is not None:  # it came while they were waited for
+                self._proposed.put(orders)
+                return table
             if orders:
                 self._refuse_all(orders, "the ranks share no store yet: torch.distributed is not initialised")
         return None

@@ -201,6 +201,21 @@ def test_without_a_process_group_the_order_fails_with_the_reason():
     assert not leader._thread.is_alive()
 
 
+def test_a_process_group_that_comes_after_attach_is_found():
+    there = threading.Event()
+    ranks = Job(2)
+    for one in ranks.all:
+        one._open_table = lambda: Table(ranks.store) if there.is_set() else None
+    ranks.begin()
+    ranks.leader.propose(ORDERS[:1])
+    assert "not initialised" in refusals(ranks)[0][2]
+    there.set()
+    found = ranks.step_until_due(ORDERS[1:])
+    assert found[0] == found[1]
+    for one in ranks.all:
+        one.close()
+
+
 def test_a_training_thread_waits_at_its_hold_until_the_plan_is_there():
     one, passed = Gate(SystemClock()), []
     hold = one.arm(0.0)
