@@ -203,12 +203,17 @@ class Training:
         if self.machine.first:
             self.board.scalars(told, state.step)
             self.board.judgement(judged, state.step)
+            self._tell(told)
         self._show({})
         value = told["val_loss"]
         if math.isfinite(value) and (state.best is None or value < state.best):
             state.best = value
             return self._save(value, best=True)
         return saved_at
+
+    def _tell(self, told: Mapping[str, float]) -> None:
+        values = "  ".join(f"{name} {told[name]:.4g}" for name in SHOWN if name in told)
+        self.progress.tell(f"step {self.state.step}, after {self.cpu_s:.0f} CPU-s of steps: {values}")
 
     def _listen(self) -> dict[str, float]:
         heard = listen(self.state.model, self.splits.held_out[:SAMPLES], self.state.settings, self.progress.tell)

@@ -81,12 +81,15 @@ def test_resuming_with_another_network_is_refused(job, tiny):
         train(job("a", resume=True, recipe=replace(tiny.recipe, decoder_rnn_dim=8).complete()), {})
 
 
-def test_what_is_logged_and_saved(job, tiny):
+def test_what_is_logged_said_and_saved(job, tiny, capsys):
     outcome = train(job("a", recipe=replace(tiny.recipe, synthesize_every=6).complete()), {})
     wanted = {"train_loss", "val_loss", "mel_loss", "gate_loss", "alignment_score", "text_use", "stopped"}
     assert wanted <= set(outcome.values)
     assert all(math.isfinite(value) for value in outcome.values.values())
     assert outcome.values["val_loss"] == pytest.approx(outcome.values["mel_loss"] + outcome.values["gate_loss"])
+    said = capsys.readouterr().err
+    assert "step 3, after " in said
+    assert f"val_loss {outcome.values['val_loss']:.4g}" in said
     assert list((job("a").out / "samples" / "step-6").glob("*.wav"))
     saved = weights(job("a"))
     assert saved["step"] == 6
