@@ -15,6 +15,7 @@ from smarttuner.consumers.policies.plateau import Plateau
 from smarttuner.consumers.rules import Rule
 from smarttuner.core import events
 from smarttuner.core.events import Ack, Decision, MetricChunk, Request, RunEvent, Series, Started
+from smarttuner.core.intent import LrIntent
 from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, RUNS, Record
 from smarttuner.daemon.gates import Gates
 
@@ -253,6 +254,27 @@ def test_an_intent_is_inherited_only_by_an_attempt_that_names_its_parent():
     (inherited,) = answers(one.handle(log.records[-3:], START + 10))
     assert (inherited.attempt, inherited.action, inherited.status) == ("C", "scale-lr", "pending")
     assert inherited.params["intent"] == {"multiplier": 0.5, "hold": None, "revision": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "proposed", "stands"),
+    [
+        (LrIntent(0.5, None, 1), [], LrIntent(0.5, None, 1)),  # what the job took over from its own journal
+        (LrIntent(0.25, None, 2), [], LrIntent(0.25, None, 2)),  # applied, and killed before it could say so
+        (LrIntent(0.1, None, 0), ["scale-lr"], LrIntent(0.1, None, 0)),  # an older one: its journal found no room
+        (LrIntent(-1.0, None, 9), ["scale-lr"], LrIntent()),  # no learning rate
+        (None, ["scale-lr"], LrIntent()),
+    ],
+)
+def test_what_a_job_took_over_itself_stands_without_a_decision(said, proposed, stands):
+    log, one = Log(), judge(act(Plateau(factor=0.5, patience=1, threshold=0.0, cooldown=0)))
+    log.start()
+    log.points([2.0] * 3)
+    (first,) = answers(run(one, log))
+    log.add(RUNS, Ack(first.id, "r", "A", "applied", START, seq=9))
+    log.start(attempt="C", parent="A", lr=said)
+    assert [d.action for d in answers(one.handle(log.records[-2:], START + 10))] == proposed
+    assert one.attempts["C"].standing.intent == stands
 
 
 def story(values):

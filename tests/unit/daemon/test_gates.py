@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from smarttuner.core.events import Decision, Started
-from smarttuner.core.intent import LrIntent
+from smarttuner.core.intent import LrIntent, LrPart
 from smarttuner.core.run import RunRecord
 from smarttuner.core.standing import PERMISSION, Standing
 from smarttuner.daemon.gates import HOUR_S, Gates
@@ -139,3 +139,32 @@ def test_a_learning_rate_that_leaves_all_numbers_is_refused(multiplier, factor):
     stands = standing()
     stands.intent = LrIntent(multiplier)
     assert said(passed(decision("scale-lr", {"factor": factor}, by="ann"), stands)) == ("refused", "scope")
+
+
+def test_a_change_of_a_part_is_resolved_from_what_holds_there_and_keeps_the_rest():
+    stands = standing()
+    stands.intent = LrIntent(0.5, None, 3, (LrPart("D", None, 1.0, 0.1),))
+    one = passed(decision("scale-lr", {"factor": 0.5, "optimizer": "D", "groups": ["1", 0], "min_lr": 0.01}, by="ann"), stands)
+    intent = msgspec.convert(one.params["intent"], LrIntent)
+    assert [intent.rate(*name).hold for name in (("D", "0"), ("D", "1"), ("D", "2"), ("G", "1"))] == [0.05, 0.05, 0.1, None]
+    assert (intent.rate("G", "0").multiplier, intent.min_lr, intent.revision) == (0.5, 0.01, 4)
+    stands.intent = intent
+    later = passed(decision("scale-lr", {"factor": 0.5}), stands)
+    assert later.params["intent"]["min_lr"] == 0.01  # the floor stays
+    freed = msgspec.convert(passed(decision("release-lr"), stands).params["intent"], LrIntent)
+    assert freed.unchanged
+    assert not freed.parts
+
+
+@pytest.mark.parametrize("wrong", [{"min_lr": -1}, {"min_lr": "NaN"}, {"optimizer": ["G"]}, {"group": ""}, {"groups": ["x" * 65]}])
+def test_a_part_or_a_floor_that_is_none_is_refused(wrong):
+    assert said(passed(decision("scale-lr", {"factor": 0.5, **wrong}, by="ann"))) == ("refused", "scope")
+
+
+def test_more_parts_than_a_page_holds_are_refused():
+    stands = standing()
+    for number in range(12):
+        one = passed(decision("scale-lr", {"factor": 0.5, "group": number}, by="ann"), stands)
+        stands.intent = msgspec.convert(one.params["intent"], LrIntent)
+    one = passed(decision("scale-lr", {"factor": 0.5, "group": 12}, by="ann"), stands)
+    assert "release some first" in one.refused_by

@@ -450,3 +450,28 @@ def test_real_trainings_end_bit_identical_watched_or_not(training, mode, attach)
     watched = training(lambda **parts: attach(mode=mode, **parts))
     assert all(torch.equal(a, b) for a, b in zip(alone, watched, strict=True))
     assert all(a.isfinite().all() for a in alone)
+
+
+def test_the_jobs_own_floor_holds_whoever_scales_and_a_wrong_one_is_said(attach, capsys):
+    job = Training()
+    run = attach(optimizer=job.optimizer, min_lr=0.04)
+    run.host.order("scale-lr", intent=scaled(0.01))
+    next(job.run(1))
+    assert run.host.read().acks[0].after == 0.04
+    attach("wrong", min_lr="low", max_bytes="much", min_free_bytes=-1)
+    said = capsys.readouterr().err
+    assert "min_lr='low' is no learning rate" in said
+    assert "max_bytes='much' is no whole number" in said
+
+
+def test_a_folder_of_the_jobs_own_takes_the_checkpoints(attach, tmp_path):
+    job = Training()
+    run = attach("a/b", optimizer=job.optimizer, model=job.model, checkpoint=tmp_path / "mine", min_free_bytes=0)
+    run.host.order("checkpoint")
+    next(job.run(1))
+    (ack,) = run.host.read().acks
+    assert (ack.status, ack.after) == ("applied", str(tmp_path / "mine" / "step-0"))
+    run.host.order("restore", to="last")
+    next(job.run(1))
+    (back,) = run.host.read().acks[1:]
+    assert back.reason.startswith(f"model, optimizer from {tmp_path / 'mine' / 'step-0'}")
