@@ -8,6 +8,8 @@ half a minute. Each has a fault test in tests/integration/kafka that fails witho
 from __future__ import annotations
 
 import contextlib
+import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,7 +100,23 @@ def group_options(settings: KafkaSettings, group: str) -> dict[str, Any]:
 
 def make_producer(settings: KafkaSettings) -> Any:
     """Unavailable within seconds if no broker answers, with the cause."""
-    return _open(settings, kafka.KafkaProducer, producer_options(settings))
+    producer = _open(settings, kafka.KafkaProducer, producer_options(settings))
+    _keep_from_children(producer)
+    return producer
+
+
+def _keep_from_children(producer: Any) -> None:
+    """In the child of a fork the client would wait, at its end, for what the parent had under way: with a thread that is not
+    there and locks that nobody releases."""
+    producer._unregister_cleanup()
+    reference = weakref.ref(producer)
+
+    def forget() -> None:
+        found = reference()
+        if found is not None:
+            found._closed = True
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def make_consumer(settings: KafkaSettings, options: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from smarttuner.core.events import MetricChunk, RunEvent, decode
 from smarttuner.core.ports import METRICS, RUNS
 
 PATIENCE_S = 90.0
+FORKS = 60
 COMMAND = (sys.executable, "-m", "smarttuner.daemon.cli.main")
 JOB = pathlib.Path(__file__).parent / "direct_job.py"
 
@@ -199,3 +200,24 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_point_and_no_order(make
             for chunk in chunks:
                 found += [(at, s.steps[i]) for s, places in chunk.positions() if s.name == "x" for i, at in enumerate(places)]
     assert [step for _, step in dict.fromkeys(found)] == list(range(job.logged))
+
+
+def test_the_children_of_a_fork_end_at_once_and_without_a_word(kafka_broker, kafka_prefix, make_host):
+    rack = make_host("rack", kafka_broker.bootstrap, kafka_prefix)
+    KafkaLog(KafkaSettings(kafka_broker.bootstrap, prefix=kafka_prefix, partitions=2), SystemClock()).close()
+    script = f"""
+import os, sys, smarttuner
+run = smarttuner.attach("forks")
+for step in range({FORKS}):
+    run.log({{"x": 1.0}}, step=step)
+    child = os.fork()
+    if child == 0:
+        run.log({{"child": 1.0}}, step=step)
+        sys.exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+run.finish()
+"""
+    process = rack.start("forks", sys.executable, "-c", script)
+    assert process.wait(PATIENCE_S) == 0, rack.said("forks")
+    assert all(line.startswith("smart-tuner: ") for line in rack.said("forks").splitlines())
+    assert "waits in" not in rack.said("forks")
