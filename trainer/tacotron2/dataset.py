@@ -141,13 +141,23 @@ def load(folder: Path, cache: MelCache, seed: int) -> Splits:
             raw.append((one, tokens_of(one.text), cache.mel(folder / "wavs" / f"{one.name}.wav")))
         except UsageError as error:
             raise UsageError(f"{folder}/metadata.csv:{one.line}: {error.message}", f"see {CHECK} {folder}") from None
-    learned = torch.cat([mel for one, _, mel in raw if one.name not in held])
-    mean, deviation = learned.mean(0), learned.std(0).clamp_min(0.05)
+    mean, deviation = _spread([mel for one, _, mel in raw if one.name not in held])
     made = [
-        (one.name in held, Utterance(one.name, one.text, tokens, (mel - mean) / deviation, folder / "wavs" / f"{one.name}.wav"))
+        (
+            one.name in held,
+            Utterance(one.name, one.text, tokens, mel.sub_(mean).div_(deviation), folder / "wavs" / f"{one.name}.wav"),
+        )
         for one, tokens, mel in raw
     ]
     return Splits([one for out, one in made if not out], [one for out, one in made if out], mean, deviation)
+
+
+def _spread(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (M) of all frames, without a second copy of them."""
+    count = sum(len(mel) for mel in mels)
+    mean = torch.stack([mel.double().sum(0) for mel in mels]).sum(0) / count
+    square = torch.stack([(mel.double() - mean).square().sum(0) for mel in mels]).sum(0) / max(count - 1, 1)
+    return mean.float(), square.sqrt().float().clamp_min(0.05)
 
 
 def batched(utterances: Sequence[Utterance], mels: Sequence[Tensor] | None = None) -> Batch:
