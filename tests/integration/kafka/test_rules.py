@@ -132,6 +132,7 @@ def test_5_a_member_that_was_put_out_is_told_before_it_reads_on(site, monkeypatc
         member = cut_off.bus._groups["g"]
         member._listener.closing = True  # it interrupts no poll
         monkeypatch.setattr(member, "_taken", set)
+        monkeypatch.setattr(member, "_certain", lambda: True)
     site.proxy.black_hole()
     other = Reader(direct, topics=(METRICS,))
     sender.publish([message(n) for n in range(10, 20)])
