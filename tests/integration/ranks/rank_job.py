@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from contextlib import nullcontext
+from functools import partial
 from unittest import mock
 
 import smarttuner
@@ -223,6 +224,54 @@ def dies(after):
     return job
 
 
+class Regression(torch.nn.Module):
+    """In the shape that the Hugging Face Trainer wants."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(4, 1)
+
+    def forward(self, inputs, labels):
+        logits = self.line(inputs)
+        return {"loss": (logits - labels).square().mean(), "logits": logits}
+
+
+def framework():
+    """The Hugging Face Trainer on both ranks, steered through its callback."""
+    import transformers
+    from smarttuner.trainer.adapters.transformers import SmartTunerCallback
+
+    orders = [("scale-lr", {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}), ("checkpoint", {}), ("prune", {})]
+    steering, folder, job = SmartTunerCallback("job"), FOLDER / "trainer", Bare()
+
+    class Watching(transformers.TrainerCallback):
+        daemon, placed = None, 0
+
+        def on_train_begin(self, args, state, control, optimizer=None, **parts):
+            getattr(optimizer, "optimizer", optimizer).register_step_pre_hook(partial(Job._note, job))
+            self.daemon = Daemon(steering.run) if dist.get_rank() == 0 else None
+
+        def on_step_begin(self, args, state, control, **parts):
+            job.steps = state.global_step
+            if self.daemon is not None and len(self.daemon.read()) == self.placed and self.placed < len(orders):
+                action, params = orders[self.placed]
+                self.daemon.order(action, **params)
+                self.placed += 1
+
+        def on_train_end(self, args, state, control, **parts):
+            job.steps = state.global_step
+            SEEN.update(acks=self.daemon.read() if self.daemon is not None else {})
+
+    args = transformers.TrainingArguments(
+        output_dir=str(folder), max_steps=2000, learning_rate=0.1, lr_scheduler_type="constant", logging_steps=50, seed=3,
+        save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    rows = [{"inputs": torch.randn(4), "labels": torch.randn(1)} for _ in range(64)]
+    transformers.Trainer(Regression(), args, train_dataset=rows, callbacks=[steering, Watching()]).train()
+    SEEN.update(saved=sorted(path.name for path in folder.iterdir()))
+    return job
+
+
 class Bare:
     """Steps that all ranks do together, without an optimizer."""
 
@@ -268,6 +317,7 @@ WAYS = {
     "steered": steered,
     "identical": identical,
     "sharded": sharded,
+    "framework": framework,
     "dies-before-vote": lambda: dies(after=False),
     "dies-after-vote": lambda: dies(after=True),
 }
@@ -278,8 +328,9 @@ def be_rank(way, rank, port):
     code = 1
     try:
         os.dup2(os.open(FOLDER / f"{way}-{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", XDG_STATE_HOME=str(FOLDER / way))
-        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", XDG_STATE_HOME=str(FOLDER / way))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        dist.init_process_group("gloo")
         report(WAYS[way](), way)
         code = 0
     except BaseException:

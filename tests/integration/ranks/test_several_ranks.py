@@ -12,7 +12,7 @@ JOB = pathlib.Path(__file__).with_name("rank_job.py")
 PATIENCE_S = 120
 
 
-WAYS = ("steered", "identical", "sharded", "dies-before-vote", "dies-after-vote")
+WAYS = ("steered", "identical", "sharded", "framework", "dies-before-vote", "dies-after-vote")
 
 
 def environment(folder):
@@ -84,6 +84,16 @@ def test_sharded_weights_are_neither_kept_nor_saved_by_one_rank_and_the_rest_wor
     assert "weights not restored" in zero["acks"]["prune"][2]
     assert zero["steps"] == one["steps"]
     assert zero["stop"] == one["stop"]
+
+
+def test_a_framework_on_two_ranks_stops_saves_and_steps_as_one(ended):
+    pytest.importorskip("transformers")
+    (zero, one), _ = ended("framework", 0, 0)
+    assert {name: ack[0] for name, ack in zero["acks"].items()} == dict.fromkeys(("scale-lr", "checkpoint", "prune"), "applied")
+    assert zero["lrs"] == one["lrs"]
+    assert [lr for _, lr in zero["lrs"]] == [0.1, 0.05]
+    assert zero["saved"] == one["saved"] == [f"checkpoint-{zero['acks']['checkpoint'][1]}"]
+    assert zero["steps"] == one["steps"] == zero["acks"]["prune"][1]
 
 
 @pytest.mark.parametrize("way", ["dies-before-vote", "dies-after-vote"])
