@@ -172,17 +172,20 @@ class Steering:
     def _of_groups(self) -> list[Rate]:
         """The rate of each group, worked out again when groups were added or taken away."""
         if len(self._rates) != len(self.optimizer.param_groups):
-            self._rates = [self.intent.rate(self.name, *names) for names in self.names()]
+            rates = [self.intent.rate(self.name, *names) for names in self.names()]
+            self._rates = [AS_USUAL if rate == AS_USUAL else rate for rate in rates]
         return self._rates
 
     def _place(self, optimizer: Any) -> None:
         of_its_own: dict[int, Rate] = {}
         for group, rate in zip(self.optimizer.param_groups, self._of_groups(), strict=True):
-            if rate == AS_USUAL:
+            if rate is AS_USUAL:
                 continue
             lr = group.get("lr")
             if type(lr) is float:
-                self._placed.number(group, wanted(lr, rate, self.min_lr))
+                hold = rate[1]  # spelled out here: this is paid for at every step
+                placed = group["lr"] = hold if hold is not None else max(lr * rate[0], min(lr, self.min_lr))
+                self._placed.groups.append((group, lr, placed))
             elif not is_rate(lr):
                 of_its_own[id(group)] = rate
             elif hasattr(lr, "copy_"):
@@ -257,9 +260,7 @@ class Guard(dict[str, Any]):
     """The keyword arguments of a step that uses other rates. They go with torch's frame around it: so the user's rates come
     back where the step raised, whose post hooks torch skips, before the script goes on behind its `except`."""
 
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        super().__init__(kwargs)
-        self.steps: list[tuple[Steering, int]] = []
+    steps: tuple[tuple[Steering, int], ...] = ()
 
     def __del__(self) -> None:
         for steering, number in self.steps:
@@ -276,7 +277,7 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | 
             number = steering.begin(optimizer, sys._getframe(1))
             if number:
                 guard = guard or Guard(kwargs)
-                guard.steps.append((steering, number))
+                guard.steps += ((steering, number),)
         except Exception as error:  # noqa: BLE001  # fail open: the job goes on
             HOOKS.failed(error)
     return None if guard is None else (args, guard)
