@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from ..core.clock import Clock
-from ..core.errors import ConfigError, SmartTunerError
+from ..core.errors import ConfigError
 from ..core.ports import Bus, Partition, StateLog
 from .kafka_errors import quieten
 from .kafka_settings import KafkaSettings as KafkaSettings
@@ -26,6 +26,7 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, clock: Clock, counts: Mapping[str, int] | None = None) -> None:
         """`counts`: the partitions of each topic where that is known and nothing is to be made or looked at."""
         try:
+            from .kafka_lag import Gauge
             from .kafka_topics import Clerk
         except ModuleNotFoundError as error:
             if error.name != "kafka":
@@ -37,10 +38,10 @@ class KafkaLog:
         self.warnings: list[str] = []
         self.marks: dict[str, int] = {}
         self.closed = False
-        self._lags: dict[str, dict[Partition, int]] = {}
         if find_spec("crc32c") is None:
             self.warnings.append("the package crc32c is missing, so Kafka costs a second of CPU a megabyte: pip install crc32c")
         self.clerk = Clerk(settings)
+        self._gauge = Gauge(self.clerk)
         try:
             self.counts = self.clerk.prepare() if counts is None else dict(counts)
         except BaseException:
@@ -65,13 +66,7 @@ class KafkaLog:
 
     def lag(self, group: str) -> dict[Partition, int]:
         """How many offsets of each partition the group has not committed yet; what it was last while Kafka is away."""
-        try:
-            commits = self.clerk.committed(group)
-            ends = self.clerk.ends(commits)
-        except SmartTunerError:
-            return self._lags.get(group, {})
-        self._lags[group] = {p: max(0, ends[p] - at) for p, at in commits.items()}
-        return self._lags[group]
+        return self._gauge.lag(group)
 
     def position_at(self, topic: str, partition: int, time_s: float) -> int:
         """The first offset appended at `time_s` (seconds since 1970) or later; the end if there is none."""
@@ -91,7 +86,7 @@ class KafkaLog:
             "namespace": f"{self.settings.prefix}.{self.settings.namespace}",
             "partitions": self.partitions,
             "warnings": self.warnings[-WARNINGS:],
-            "lag": {group: sum(lag.values()) for group, lag in list(self._lags.items())},
+            "lag": {group: sum(lag.values()) for group, lag in self._gauge.known().items()},
         }
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import time
 from collections import Counter
 
@@ -35,6 +36,8 @@ bus:
 class Fleet:
     """Hosts that share a broker and a store. `bootstrap` is how they reach it, `direct` how this process does."""
 
+    session_ms = SESSION_MS
+
     def __init__(self, folder, prefix, bootstrap, direct=None):
         self.folder, self.prefix = folder, prefix
         self.bootstrap, self.direct = bootstrap, direct or bootstrap
@@ -44,7 +47,7 @@ class Fleet:
     def host(self, name):
         """A host with a home of its own; its daemon is `host.daemon` once `start` was called."""
         host = self.hosts[name] = Host(self.folder / name)
-        config = CONFIG.format(store=self.store, partitions=PARTITIONS, session_ms=SESSION_MS)
+        config = CONFIG.format(store=self.store, partitions=PARTITIONS, session_ms=self.session_ms)
         host.config.write_text(config)
         host.of_daemon = {"SMART_TUNER_BUS": f"kafka://{self.bootstrap}", "SMART_TUNER__BUS__KAFKA__PREFIX": self.prefix}
         return host
@@ -123,7 +126,12 @@ class Host(Workplace):
         self.of_daemon = {}
 
     def start(self):
-        self.daemon = Daemon(self, **self.of_daemon).ready()
+        self.begin().daemon.ready()
+        return self
+
+    def begin(self):
+        """Starts the daemon, and does not wait until it answers."""
+        self.daemon = Daemon(self, **self.of_daemon)
         return self
 
     def stream(self, name, **options):
@@ -182,7 +190,8 @@ def undisturbed(fleet):
 
 def check_decisions(fleet, attempts, promised=()):
     """The verdicts are those of an undisturbed judge and those known in advance; each took effect once."""
-    rows = {row["id"]: row for row in fleet.table("decisions").to_dict("records")}
+    table = fleet.table("decisions").astype(object)
+    rows = {row["id"]: row for row in table.where(table.notna(), None).to_dict("records")}
     assert len(rows) == len(fleet.table("decisions")), "a decision is stored twice"
     expected, control = undisturbed(fleet)
     assert set(rows) == set(expected)
@@ -201,6 +210,15 @@ def check_decisions(fleet, attempts, promised=()):
     assert {name: rows[name]["status"] for name in promised} == dict.fromkeys(promised, "applied")
     assert len(fleet.lines("checkpoints")) == len(promised), "a checkpoint by hand was made twice or never"
     check_control(control)
+
+
+def check_said(fleet, outages):
+    """No daemon repeats a complaint: each kind of line stands at most once an outage in its log."""
+    for name, host in fleet.hosts.items():
+        lines = [line for line in host.said().splitlines() if line.startswith(("WARNING", "ERROR")) and " ALERT " not in line]
+        kinds = Counter(re.sub(r"0x[0-9a-f]+|\d+", "#", line.split(" (and ")[0]) for line in lines)
+        often = {kind: times for kind, times in kinds.items() if times > outages}
+        assert not often, f"{name} says it again and again: {often}"
 
 
 def check_control(control):

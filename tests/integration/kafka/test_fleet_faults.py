@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from kafka_fleet import PARTITIONS, Fleet, check_decisions, check_metrics
+from kafka_fleet import PARTITIONS, Fleet, check_decisions, check_metrics, check_said
 from workplace import until
 
 pytestmark = pytest.mark.timeout(600)  # of processes on a machine that others use too
@@ -96,10 +96,12 @@ class Faults:
         self.fleet.wait_judged(self.east, self.west)
 
     def two_join_and_leave(self):
-        others = [self.fleet.host(name).start() for name in ("north", "south")]
+        others = [self.fleet.host(name).begin() for name in ("north", "south")]
         self.fleet.wait_judged(self.east, self.west, *others)
         for host in others:
-            assert host.daemon.stop() == 0, host.said()
+            host.daemon.send(signal.SIGTERM)
+        for host in others:
+            assert host.daemon.process.wait(60) == 0, host.said()
         self.fleet.wait_judged(self.east, self.west)
 
 
@@ -123,8 +125,10 @@ def test_fifty_runs_are_judged_as_if_nothing_had_happened(proxied_broker, make_f
         faults.ask_for_a_checkpoint()
         print(f"{fault.__name__}: {time.monotonic() - begun:.1f} s, {fleet.prunes()} prunes")
     fleet.more_prunes(10)
+    until(lambda: set(faults.promised) <= {one["id"] for one in fleet.lines("decisions")}, 120.0, 0.2, fleet.told)
     attempts = fleet.end()
     assert not any(one["failures"] for one in attempts)
     assert len(faults.promised) >= 7
     check_metrics(fleet, attempts)
     check_decisions(fleet, attempts, faults.promised)
+    check_said(fleet, outages=8)
