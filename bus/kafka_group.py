@@ -214,7 +214,7 @@ class GroupReader:
                 return Batch(records, (), fell_off)
             self._watch()
             if self._clock.monotonic() >= deadline:
-                return Batch()
+                return Batch(behind=self._may_be_behind())
 
     def _taken(self) -> set[Partition]:
         """What is not ours any more, and may not be touched by us from here on."""
@@ -295,6 +295,13 @@ class GroupReader:
             if high is not None and (at or 0) < high and self._position(partition) < high:
                 return True
         return False
+
+    def _may_be_behind(self) -> bool:
+        """An empty poll is not the end: a partition may not have been fetched at all yet, or wait for its mates."""
+        if self._consumer.group_metadata().state != MemberState.STABLE or self._merge.mates():
+            return True
+        highs = {partition: self._consumer.highwater(self._clerk.place(partition)) for partition in self._next}
+        return any(high is None for high in highs.values()) or self._known_behind()
 
     def _hold_back(self) -> None:
         """Partitions of which much waits are not fetched until the others have come as far."""

@@ -51,11 +51,13 @@ class Record(NamedTuple):
 
 class Batch(NamedTuple):
     """A poll's answer: records in order of (time, topic, partition, offset); partitions that were taken away since the
-    last poll; and for each partition how many offsets retention removed before this group had read them."""
+    last poll; for each partition how many offsets retention removed before this group had read them; and whether there may
+    be more, though none came: then time has not passed yet for who judges in the order of the log."""
 
     records: Sequence[Record] = ()
     revoked: Sequence[Partition] = ()
     fell_off: Mapping[Partition, int] = {}
+    behind: bool = False
 
 
 class Bus(Protocol):

@@ -123,7 +123,9 @@ class Lane:
         if batch.revoked:
             self.store.revoke(batch.revoked)
         now = max(now, self.clock.now()) if batch.records else now
-        answers = [*self._losses(batch, now), *self.consumer.handle(batch.records, now)]
+        answers = self._losses(batch, now)
+        if batch.records or not batch.behind:
+            answers += self.consumer.handle(batch.records, now)
         self._advance(batch)
         self._commit(bus, answers, now)
         self.records += len(batch.records)

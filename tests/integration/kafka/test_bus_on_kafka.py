@@ -207,3 +207,34 @@ def test_notices_may_have_one_partition(make_log, kafka_broker, kafka_prefix):
     found = Reader(log, topics=(NOTICES,)).read(10)
     assert [number(record) for record in found] == list(range(10))
     bus.close()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_another_client_compressed_is_read(make_log, kafka_broker, codec):
+    confluent = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed: pip install 'smart-tuner[dev]'")
+    log = make_log()
+    producer = confluent.Producer({"bootstrap.servers": kafka_broker.bootstrap, "compression.codec": codec})
+    for n in range(20):
+        producer.produce(log.settings.topic(METRICS), b"%d" % n + b" " * 500, b"k", partition=partition_of("k", 2))
+    assert producer.flush(60) == 0
+    bus, found, deadline = log.connect(), [], time.monotonic() + 60
+    while len(found) < 20 and time.monotonic() < deadline:
+        found += bus.poll([METRICS], "g", start=lambda partition: -1, timeout_s=0.5).records
+    assert [int(one.body) for one in found] == list(range(20))
+    bus.close()
+
+
+def test_an_empty_poll_is_the_end_only_when_all_was_fetched(make_log):
+    log = make_log()
+    bus = log.connect()
+    bus.publish([message(n) for n in range(50)])
+    seen, batch = 0, bus.poll([METRICS], "g", start=lambda partition: -1)
+    while seen < 50:
+        assert batch.records or batch.revoked or batch.behind  # joining, or not fetched yet: time must not pass
+        seen += len(batch.records)
+        batch = bus.poll([METRICS], "g", limit=7, timeout_s=0.05)
+    deadline = time.monotonic() + 60
+    while batch.behind:
+        assert time.monotonic() < deadline
+        batch = bus.poll([METRICS], "g", timeout_s=0.2)
+    bus.close()

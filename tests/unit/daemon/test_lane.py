@@ -12,7 +12,7 @@ from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Unavailable
 from smarttuner.core.events import Ack, MetricChunk, Notice, RunEvent, Series, decode_as, encode
 from smarttuner.core.letters import letter_in
-from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, NOTICES, RUNS, Message
+from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, NOTICES, RUNS, Batch, Message
 from smarttuner.daemon.lane import Lane
 from smarttuner.daemon.state import State
 from smarttuner.daemon.stores import FilesStore, JudgeStore, PlainStore
@@ -325,3 +325,27 @@ def test_a_consumer_that_remembers_nothing_goes_on_where_its_group_was(tmp_path)
     house.settle()
     assert house.consumer.seen == once(b"c")
     assert (house.on(NOTICES)[-1], house.on(DEAD_LETTERS)) == (b"saw c", [b"p"])
+
+
+def test_time_does_not_pass_for_a_consumer_while_there_may_be_more_to_read():
+    class Ticks:
+        name, topics, ticks = "ticks", (METRICS,), 0
+
+        def handle(self, records, now):
+            self.ticks += 1
+            return []
+
+    class Joining:
+        """A handle whose first empty polls are not the end of the log."""
+
+        polls = 0
+
+        def poll(self, *_):
+            self.polls += 1
+            return Batch(behind=self.polls <= 3)
+
+    consumer, handle, clock = Ticks(), Joining(), ManualClock(1_700_000_000.0)
+    lane = Lane(consumer, lambda: handle, PlainStore(), clock)
+    for expected in (0, 0, 0, 1, 2):
+        lane.step(clock.now())
+        assert consumer.ticks == expected
