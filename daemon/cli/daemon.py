@@ -52,6 +52,12 @@ def serve(context: typer.Context, config: Path | None, data_dir: Path | None, bu
             )
             host.watched_by(supervisor)
             source = loaded.path or "none, the shipped defaults"
+            if not host.place.is_local and not loaded.config.store.url:
+                logging.warning(
+                    "store.url is not set: with several daemons each keeps the rows of its own partitions only, in %s; name one "
+                    "folder or bucket for all of them (docs/fleet.md)",
+                    host.folder,
+                )
             logging.info("smart-tuner listens in %s (configuration: %s)", host.folder, source)
             return supervisor.run(inbox)
         finally:

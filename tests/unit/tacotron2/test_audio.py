@@ -19,6 +19,8 @@ from smarttuner.trainer.tacotron2.settings import Front
 from smarttuner.trainer.tacotron2.speech import Voice
 from smarttuner.trainer.tacotron2.wav import read_wav, resampled, write_wav
 
+pytestmark = pytest.mark.audio_unit_tests
+
 SEED = Front()
 
 
