@@ -201,6 +201,9 @@ def _ask_versions(wire: Wire, target: Target, deadline: Deadline, passed: Passed
             wanted = "SASL_SSL" if target.security.authenticates else "SSL"
             what = f"{target.name} speaks TLS, but security.protocol is {target.security.protocol}"
             raise Failed("tls", what, PROTOCOL_HINT.format(wanted)) from error
+        if isinstance(error, TimeoutError):
+            what = f"{target.name} takes connections and does not answer: the broker hangs, or what it says is lost on the way"
+            raise Failed("versions", what, "look at the broker and the network; if it never answered, check the port") from error
         raise Failed("versions", f"{target.name} does not speak Kafka ({error})", "check the port in the bus URL") from error
     wire.versions = {one.api_key: (one.min_version, one.max_version) for one in answer.api_keys}
     version = BrokerVersionData(api_versions=wire.versions).broker_version
