@@ -108,7 +108,7 @@ class Steering:
 
     def over(self, number: int) -> None:
         """Step `number` is over, with or without its post hooks."""
-        if number == self._number:
+        if self._frame and number == self._number:
             self.settle()
 
     def end(self, frame: FrameType) -> None:
@@ -177,16 +177,21 @@ class Steering:
         return self._rates
 
     def _place(self, optimizer: Any) -> None:
-        of_its_own: dict[int, Rate] = {}
+        of_its_own: dict[int, Rate] | None = None
         for group, rate in zip(self.optimizer.param_groups, self._of_groups(), strict=True):
             if rate is AS_USUAL:
                 continue
             lr = group.get("lr")
             if type(lr) is float:
-                hold = rate[1]  # spelled out here: this is paid for at every step
-                placed = group["lr"] = hold if hold is not None else max(lr * rate[0], min(lr, self.min_lr))
+                multiplier, placed = rate  # `wanted`, spelled out here: this is paid for at every step
+                if placed is None:
+                    floor, placed = self.min_lr, lr * multiplier
+                    if placed < floor:
+                        placed = max(placed, min(lr, floor))
+                group["lr"] = placed
                 self._placed.groups.append((group, lr, placed))
             elif not is_rate(lr):
+                of_its_own = of_its_own or {}
                 of_its_own[id(group)] = rate
             elif hasattr(lr, "copy_"):
                 self._placed.tensor(lr, rate, self.min_lr)
@@ -260,7 +265,11 @@ class Guard(dict[str, Any]):
     """The keyword arguments of a step that uses other rates. They go with torch's frame around it: so the user's rates come
     back where the step raised, whose post hooks torch skips, before the script goes on behind its `except`."""
 
-    steps: tuple[tuple[Steering, int], ...] = ()
+    __slots__ = ("steps",)  # without: a dict more, made at every step
+
+    def __init__(self, kwargs: dict[str, Any], steps: tuple[tuple[Steering, int], ...] = ()) -> None:
+        super().__init__(kwargs)
+        self.steps = steps
 
     def __del__(self) -> None:
         for steering, number in self.steps:
@@ -276,8 +285,10 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | 
         try:
             number = steering.begin(optimizer, sys._getframe(1))
             if number:
-                guard = guard or Guard(kwargs)
-                guard.steps += ((steering, number),)
+                if guard is None:
+                    guard = Guard(kwargs, ((steering, number),))
+                else:
+                    guard.steps += ((steering, number),)
         except Exception as error:  # noqa: BLE001  # fail open: the job goes on
             HOOKS.failed(error)
     return None if guard is None else (args, guard)

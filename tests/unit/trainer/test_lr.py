@@ -509,3 +509,18 @@ def test_the_cycle_of_several_optimizers_ends_with_whichever_comes_last_and_wait
     for _ in range(600):
         cycle.stepped(0)  # the other is frozen from here on
     assert len(rounds) > 300
+
+
+def test_a_floor_beside_a_multiplier_is_the_one_that_is_told(steer):
+    for lr, floor in ((0.1, 0.0), (0.1, 0.06), (0.1, 0.5), (1e-3, 0.06), (0.0, 0.1), (float("inf"), 0.1)):
+        weight = torch.nn.Parameter(torch.ones(1))
+        used = []
+
+        class Telling(torch.optim.SGD):
+            def step(self, closure=None, used=used):
+                used.extend(group["lr"] for group in self.param_groups)
+
+        steering = steer(Telling([weight], lr=lr))
+        steering.want(LrIntent(0.5, None, 1), floor)
+        steering.optimizer.step()
+        assert used == steering.effective() == [max(lr * 0.5, min(lr, floor))]

@@ -1,0 +1,332 @@
+"""What the job's side costs: the hooks around an optimizer's step, a copy of the best weights, a whole small training.
+
+.venv/bin/python benchmarks/hooks.py [hooks] [best] [training] [processes] [--rounds N]      (the first three where none is named)
+
+How a figure of a microsecond, or of a percent, is had from a noisy machine: attached and unattached steps run in **one
+process**, on the same tensors, in short blocks that follow each other as unattached, attached, attached, unattached (ABBA).
+A drift that is linear over the four cancels, whatever is slower cancels from block to block. "Unattached" takes the hooks
+out of torch again and calls no log(); only the attachment's objects stay in memory. Each four blocks give one difference
+and one ratio; what is printed is the median over many fours with its bootstrap interval (95 %), of wall time and of CPU time,
+which another process moves least. A control row compares unattached with unattached: what it shows is noise. `processes`
+compares whole processes instead, attached and without a word of Smart Tuner, in the same order, minima of blocks within
+them: it sees what a toggle cannot (import, memory), and is coarser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+Block = Callable[[], object]
+STEPS_OF_HOOKS, STEPS_OF_TRAINING, BOOTSTRAPS = 500, 5, 1000
+SIDES = (False, True, True, False)
+
+
+class Spent(NamedTuple):
+    """Nanoseconds of a block: of the clock, and of this process's CPU, threads and kernel included."""
+
+    wall: float
+    cpu: float
+
+
+class Compared(NamedTuple):
+    """Of one clock: the unattached block's median, per four the attached minus the unattached, and their ratio."""
+
+    base: float
+    least: float
+    extra: list[float]
+    ratio: list[float]
+
+
+def spent(block: Block, steps: int) -> Spent:
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    block()
+    return Spent((time.perf_counter_ns() - wall) / steps, (time.process_time_ns() - cpu) / steps)
+
+
+def fours(off: Block, on: Block, toggle: Callable[[bool], object], rounds: int, steps: int) -> dict[str, Compared]:
+    """`rounds` times off, on, on, off; nanoseconds a step."""
+    found: list[list[Spent]] = []
+    for number in range(rounds + 2):
+        four = []
+        for attached in SIDES:
+            toggle(attached)
+            four.append(spent(on if attached else off, steps))
+        if number >= 2:  # the first ones warm up
+            found.append(four)
+    toggle(False)
+    return {clock: compared([[getattr(one, clock) for one in four] for four in found]) for clock in Spent._fields}
+
+
+def compared(found: list[list[float]]) -> Compared:
+    bases, withs = [(a + d) / 2 for a, _, _, d in found], [(b + c) / 2 for _, b, c, _ in found]
+    pairs = list(zip(withs, bases, strict=True))
+    least = min(min(b, c) for _, b, c, _ in found) - min(min(a, d) for a, _, _, d in found)
+    return Compared(statistics.median(bases), least, [w - b for w, b in pairs], [w / b for w, b in pairs])
+
+
+def interval(found: list[float]) -> tuple[float, float, float]:
+    """The median and its bootstrap interval (95 %)."""
+    drawn = random.Random(0)
+    medians = sorted(statistics.median(drawn.choices(found, k=len(found))) for _ in range(BOOTSTRAPS))
+    return statistics.median(found), medians[BOOTSTRAPS // 40], medians[-BOOTSTRAPS // 40]
+
+
+def shown(found: tuple[float, float, float], unit: float = 1.0, digits: int = 0) -> str:
+    middle, low, high = (one * unit for one in found)
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+@contextmanager
+def attached(optimizer: Any, override: bool, data: Path | None = None, mode: str = "act") -> Iterator[Any]:
+    """A real attachment, whose decision would be an LR override at half."""
+    import smarttuner
+    from smarttuner.core.intent import LrIntent
+
+    run = smarttuner.attach("benchmark", optimizer=optimizer, mode=mode, data_dir=data)
+    assert run._line is not None
+    for steering in run._line.steerings:
+        steering.want(LrIntent(0.5, None, 1) if override else LrIntent())
+    yield run
+    run.finish()
+    assert not run.failures
+
+
+def toggler(run: Any) -> Callable[[bool], None]:
+    """Puts the attachment's hooks into torch and takes them out."""
+    from smarttuner.trainer.lr import HOOKS
+
+    def toggle(on: bool) -> None:
+        for steering in run._line.steerings:
+            if on and steering not in HOOKS.steerings:
+                HOOKS.add(steering)
+            elif not on:
+                HOOKS.remove(steering)
+
+    return toggle
+
+
+class Still(torch.optim.Optimizer):
+    """Does nothing in its step: what is left is torch's wrapper around one, so that the hooks are not lost in arithmetic."""
+
+    def step(self, closure: object = None) -> None:
+        """Nothing."""
+
+
+def hooks(rounds: int) -> None:
+    """The pair of hooks and the step boundary behind it, around an empty step of one optimizer and of two."""
+    print("hooks of one job step: nanoseconds more than the same step unattached; median [95 %], the difference of the minima")
+    for name, count, override in (
+        ("idle, one optimizer", 1, False),
+        ("override, one optimizer", 1, True),
+        ("idle, two optimizers", 2, False),
+        ("override, two optimizers", 2, True),
+    ):
+        optimizers = [Still([torch.zeros(1, requires_grad=True)], {"lr": 1e-3}) for _ in range(count)]
+        for boundary in (False, True):
+            with attached(optimizers if count > 1 else optimizers[0], override) as run:
+                for steering in run._line.steerings:
+                    steering.boundary = steering.boundary if boundary else None
+                found = fours(stepping(optimizers), stepping(optimizers), toggler(run), rounds, STEPS_OF_HOOKS)
+            what = f"{name}, {'with boundary' if boundary else 'the pair alone'}"
+            cpu, wall = found["cpu"], found["wall"]
+            print(
+                f"{what:44} CPU {shown(interval(cpu.extra)):>22}  wall {shown(interval(wall.extra)):>22}  minima {cpu.least:6.0f}  "
+                f"unattached {cpu.base:6.0f}  ratio {statistics.median(cpu.ratio):.2f}",
+                flush=True,
+            )
+
+
+def stepping(optimizers: list[Any]) -> Block:
+    def block() -> None:
+        for _ in range(STEPS_OF_HOOKS):
+            for optimizer in optimizers:
+                optimizer.step()
+
+    return block
+
+
+def best(rounds: int) -> None:
+    """keep-best's own copy beside a deepcopy of the state_dict, and beside copying into tensors that are already there."""
+    from smarttuner.core.clock import SystemClock
+    from smarttuner.trainer.keep_best import KeepBest
+
+    print("best weights into memory: milliseconds a copy, median (least); ratio to deepcopy(state_dict()), median [95 %]")
+    for width, layers in ((256, 16), (2048, 6)):
+        model = torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(layers)))
+        size = sum(one.numel() * one.element_size() for one in model.state_dict().values()) / 1e6
+        keeper, kept = KeepBest(model, SystemClock()), [copy.deepcopy(model.state_dict())]
+        keeper.start("loss", "min")
+        numbers = iter(range(1_000_000))
+
+        def keep(keeper: Any = keeper, numbers: Iterator[int] = numbers) -> None:
+            number = next(numbers)
+            assert keeper.offer(number, {"loss": -number})
+
+        def deep(model: Any = model, kept: list[Any] = kept) -> None:
+            kept[0] = copy.deepcopy(model.state_dict())
+
+        there = copy.deepcopy(model.state_dict())
+
+        def into(model: Any = model, there: Any = there) -> None:
+            for name, one in model.state_dict().items():
+                there[name].copy_(one)
+
+        ways: dict[str, Block] = {"keep-best": keep, "deepcopy(state_dict())": deep, "copy_ into kept tensors": into}
+        taken: dict[str, list[Spent]] = {name: [] for name in ways}
+        for number in range(rounds):
+            for name, way in ways.items() if number % 2 else reversed(ways.items()):
+                taken[name].append(spent(way, 1))
+        for name, all_of in taken.items():
+            cpu, wall = [one.cpu / 1e6 for one in all_of], [one.wall / 1e6 for one in all_of]
+            ratios = [one.cpu / other.cpu for one, other in zip(all_of, taken["deepcopy(state_dict())"], strict=True)]
+            middles = f"CPU {statistics.median(cpu):8.2f} ({min(cpu):.2f})  wall {statistics.median(wall):8.2f} ({min(wall):.2f})"
+            print(f"{size:6.1f} MB  {name:26} {middles}  ratio {shown(interval(ratios), digits=2)}", flush=True)
+
+
+class Gpt(torch.nn.Module):
+    """A small causal transformer over bytes."""
+
+    def __init__(self, width: int = 64, context: int = 32, layers: int = 1) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.words, self.places = torch.nn.Embedding(256, width), torch.nn.Parameter(torch.zeros(context, width))
+        self.body = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(width, 256)
+        self.mask = torch.nn.Transformer.generate_square_subsequent_mask(context)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """(batch, context) of bytes to (batch, context, 256) of logits."""
+        logits: torch.Tensor = self.head(self.body(self.words(text) + self.places, mask=self.mask, is_causal=True))
+        return logits
+
+
+class Training:
+    """Its step computes the five values whether or not somebody takes them."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        self.model = Gpt()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        self.text = torch.randint(0, 256, (2, 33))
+        self.step = 0
+
+    def block(self, log: Callable[..., object] | None, steps: int = STEPS_OF_TRAINING) -> None:
+        """`steps` steps, each logged where `log` is given."""
+        for _ in range(steps):
+            logits = self.model(self.text[:, :-1])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), self.text[:, 1:].flatten())
+            self.optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            value = loss.item()
+            said = {"loss": value, "norm": norm.item(), "bits": value / 0.693, "tokens": self.step * 64.0, "epoch": self.step / 1e3}
+            if log is not None:
+                log(said, step=self.step)
+
+
+def training(rounds: int) -> None:
+    """A small GPT, attached and unattached in turns, without a daemon and beside one."""
+    from fleet import Daemon
+
+    print("a small GPT on one thread, five values logged a step: median of the ratio attached / unattached [95 %]")
+    for beside in (False, True):
+        with tempfile.TemporaryDirectory() as folder, Daemon(Path(folder)) if beside else nullcontext() as daemon:
+            where = "beside a daemon" if beside else "no daemon"
+            data = daemon.data if daemon is not None else None
+            if daemon is not None:
+                os.environ["XDG_STATE_HOME"] = daemon.environment["XDG_STATE_HOME"]
+            for name, mode, override, logs in (
+                ("control: unattached twice", "observe", False, False),
+                ("observe", "observe", False, True),
+                ("act with override", "act", True, True),
+            ):
+                if logs or not beside:
+                    compare_training(f"{name}, {where}", (mode, override, logs), data, rounds)
+
+
+def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, rounds: int) -> None:
+    """One row; `how` is mode, override, and whether the attached blocks are attached at all."""
+    (mode, override, logs), job = how, Training()
+    job.block(None, 200)
+    with attached(job.optimizer, override, data, mode) as run:
+        toggle = toggler(run) if logs else (toggler(run)(False), lambda on: None)[1]
+        found = fours(lambda: job.block(None), lambda: job.block(run.log if logs else None), toggle, rounds, STEPS_OF_TRAINING)
+    cpu, wall = found["cpu"], found["wall"]
+    more = [shown(interval([100 * (one - 1) for one in clock.ratio]), digits=2) for clock in (cpu, wall)]
+    print(
+        f"{what:38} step {cpu.base / 1e6:.2f} ms CPU, {wall.base / 1e6:.2f} ms wall; more: CPU {more[0]} %, "
+        f"wall {more[1]} %; CPU {shown(interval(cpu.extra), 1e-3, 1)} us a step",
+        flush=True,
+    )
+
+
+def processes(rounds: int) -> None:
+    """Whole processes, one after the other: without, attached, attached, without."""
+    fours_of: list[list[list[float]]] = []
+    for _ in range(rounds):
+        four = []
+        for on in SIDES:
+            done = subprocess.run([sys.executable, __file__, "job", *(["on"] if on else [])], stdout=subprocess.PIPE, check=True)
+            four.append(json.loads(done.stdout.splitlines()[-1]))
+        fours_of.append(four)
+    print("whole processes, act without a decision, no daemon: what the attached step takes more")
+    for number, clock in enumerate(("CPU, least block", "CPU, median block")):
+        found = compared([[one[number] for one in four] for four in fours_of])
+        more = [100 * (one - 1) for one in found.ratio]
+        print(f"{clock:20} step {found.base / 1e6:.3f} ms; more {shown(interval(more), digits=2)} %", flush=True)
+
+
+def job(on: bool) -> None:
+    """One process of `processes`: nanoseconds of CPU a step, of its least and its median block."""
+    made = Training()
+    with attached(made.optimizer, False) if on else nullcontext() as run:
+        made.block(None if run is None else run.log, 300)
+        block = lambda: made.block(None if run is None else run.log)  # noqa: E731  # said once
+        found = [spent(block, STEPS_OF_TRAINING).cpu for _ in range(100)]
+    print(json.dumps([min(found), statistics.median(found)]))
+
+
+WAYS = {"hooks": (hooks, 80), "best": (best, 40), "training": (training, 300), "processes": (processes, 6)}
+
+
+def main() -> None:
+    """What is named, in a state directory of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=[[], *WAYS, "job", "on"])
+    parser.add_argument("--rounds", type=int)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if "job" in given.what:
+        job("on" in given.what)
+        return
+    from fleet import machine
+
+    for what in given.what or ("hooks", "best", "training"):
+        way, rounds = WAYS[what]
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_STATE_HOME"] = os.environ["SMART_TUNER_DATA_DIR"] = folder
+            print(machine())
+            way(given.rounds or rounds)
+    print(machine())
+
+
+if __name__ == "__main__":
+    main()
