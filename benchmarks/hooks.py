@@ -273,7 +273,8 @@ def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, 
     more = [shown(interval([100 * (one - 1) for one in clock.ratio]), digits=2) for clock in (cpu, wall)]
     print(
         f"{what:38} step {cpu.base / 1e6:.2f} ms CPU, {wall.base / 1e6:.2f} ms wall; more: CPU {more[0]} %, "
-        f"wall {more[1]} %; CPU {shown(interval(cpu.extra), 1e-3, 1)} us a step",
+        f"wall {more[1]} %; CPU {shown(interval(cpu.extra), 1e-3, 1)} us a step, "
+        f"minima {cpu.least / 1e3:.1f}",
         flush=True,
     )
 
