@@ -298,10 +298,13 @@ class GroupReader:
 
     def _may_be_behind(self) -> bool:
         """An empty poll is not the end: a partition may not have been fetched at all yet, or wait for its mates."""
-        if self._consumer.group_metadata().state != MemberState.STABLE or self._merge.mates():
+        consumer = self._consumer
+        if consumer is None or consumer.group_metadata().state != MemberState.STABLE or self._merge.mates():
             return True
-        highs = {partition: self._consumer.highwater(self._clerk.place(partition)) for partition in self._next}
-        return any(high is None for high in highs.values()) or self._known_behind()
+        places = [self._clerk.place(partition) for partition in self._next]
+        if not consumer.assignment().issuperset(places):  # the client's own thread may just be taking them away
+            return True
+        return any(consumer.highwater(place) is None for place in places) or self._known_behind()
 
     def _hold_back(self) -> None:
         """Partitions of which much waits are not fetched until the others have come as far."""

@@ -11,6 +11,8 @@ from ..core.ports import DEAD_LETTERS, NOTICES, STATE, TOPICS
 DAY_S = 86_400.0
 STATE_BYTES = 8 << 20
 """The largest entry of the state log."""
+COMPACTION_LAG_MS = 3_600_000
+"""What a fenced daemon still writes must not push out what stands before the claim, until the new owner has written it again."""
 LETTER_BYTES = 2 << 20
 """The largest dead letter: what a foreign emitter could publish (1 MiB by default), and its headers."""
 
@@ -85,12 +87,13 @@ def needs(settings: KafkaSettings) -> dict[str, TopicNeed]:
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(STATE_BYTES),
         "min.cleanable.dirty.ratio": "0.1",
+        "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
     }
     found[STATE] = TopicNeed(settings.topic(STATE), settings.partitions, False, state)
     return found
 
 
-STRICT = ("cleanup.policy", "message.timestamp.type")
+STRICT = ("cleanup.policy", "message.timestamp.type", "min.compaction.lag.ms")
 """What must be just so; of max.message.bytes more is fine, and retention is the operator's own matter."""
 
 
@@ -103,7 +106,7 @@ def faults(need: TopicNeed, partitions: int, configs: Mapping[str, str]) -> list
             f"set bus.kafka.partitions to {partitions} if every topic has as many, else use another bus.kafka.namespace",
         ))  # fmt: skip
     for key in STRICT:
-        if key in configs and configs[key] != need.configs[key]:
+        if key in configs and key in need.configs and configs[key] != need.configs[key]:
             found.append((f"the topic {need.name} has {key}={configs[key]}, not {need.configs[key]}", _alter(need, key)))
     size = "max.message.bytes"
     if size in configs and int(configs[size]) < int(need.configs[size]):

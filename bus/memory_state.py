@@ -23,12 +23,13 @@ class MemoryStateLog:
         with self._lock:
             self._entries.setdefault(partition, []).extend(entries)
 
-    def compact(self, partition: int) -> None:
-        """Keeps the last entry of each key, as the broker does in its own time."""
+    def compact(self, partition: int, before: int) -> None:
+        """Keeps the last entry of each key among the first `before` ones, as the broker does with what is older than
+        `min.compaction.lag.ms`: a younger entry takes no older one of its key away yet."""
         with self._lock:
             entries = self._entries.get(partition, [])
-            last = {key: number for number, (key, _) in enumerate(entries)}
-            self._entries[partition] = [one for number, one in enumerate(entries) if last[one[0]] == number]
+            last = {key: number for number, (key, _) in enumerate(entries[:before])}
+            self._entries[partition] = [one for number, one in enumerate(entries) if number >= before or last[one[0]] == number]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -215,6 +215,7 @@ class Lane:
     def _set_aside(self, record: Record, why: str) -> None:
         """A record that cannot be folded is kept in dead_letters, and only then the partition goes on."""
         self.store.reload()
+        self.store.position((record.topic, record.partition))  # a fleet's store takes its partition again
         self._single = max(1, self._single)  # what is committed is committed at once
         bus = self._connect()
         try:

@@ -38,12 +38,13 @@ def read(transport, bus, count, topics=(METRICS,), group="g", **options):
 
 def read_all(transport, bus, topics=(METRICS,), group="g", **options):
     """Polls until nothing comes any more."""
-    found, last = [], time.monotonic()
-    while time.monotonic() - last < transport.idle_s:
-        records = bus.poll(topics, group, timeout_s=0.05, **options).records
-        if records:
+    found, begun = [], time.monotonic()
+    last = begun
+    while time.monotonic() - last < transport.idle_s and time.monotonic() - begun < transport.wait_s:
+        batch = bus.poll(topics, group, timeout_s=0.05, **options)
+        if batch.records or batch.behind:
             last = time.monotonic()
-        found += records
+        found += batch.records
     return found
 
 

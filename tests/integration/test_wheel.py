@@ -49,7 +49,7 @@ def test_it_runs_from_the_wheel_and_not_from_the_checkout(unpacked, tmp_path):
 
 def test_every_command_of_the_wheel_has_its_help(unpacked, tmp_path):
     for command in COMMANDS:
-        ran = run(unpacked, tmp_path, "-m", "smarttuner.daemon.cli.main", command, "--help")
+        ran = run(unpacked, tmp_path, "-m", "smarttuner.daemon.cli.main", command.replace("_", "-"), "--help")
         assert ran.returncode == 0, (command, ran.stderr)
 
 

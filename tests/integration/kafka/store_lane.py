@@ -21,6 +21,13 @@ def settings(bootstrap, prefix):
     )
 
 
+def say_first(store, stopping):
+    """A line as soon as a partition is this daemon's."""
+    while not store.counters["partitions_taken"] and not stopping.wait(0.05):
+        pass
+    print("has its share", flush=True)
+
+
 def main(bootstrap, prefix, folder):
     clock, stopping = SystemClock(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -28,7 +35,10 @@ def main(bootstrap, prefix, folder):
     store = MetricsStore("nowhere", clock, seal_rows=3000, publish_s=0.2, place=Directory(folder, clock, shared=True))
     lane = Lane(store, log.connect, FilesStore(store), clock, pause_s=0.05)
     print("ready", flush=True)
+    waiting = threading.Thread(target=say_first, args=(store, stopping))
+    waiting.start()
     lane.run(stopping)
+    waiting.join()
     log.close()
     print(store.counters["fenced"], store.counters["partitions_taken"], flush=True)
 

@@ -77,6 +77,7 @@ def test_no_row_is_lost_or_doubled_while_daemons_join_leave_and_sleep_past_their
             publish()
             time.sleep(0.1)
         third = begin()
+        assert third.stdout.readline() == "has its share\n"
         for _ in range(5):
             publish()
             time.sleep(0.1)

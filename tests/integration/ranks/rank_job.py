@@ -304,13 +304,17 @@ def restarted():
     run.finish()
     if life == 0:
         report(job, f"life-{life}")
+        while len(list(FOLDER.glob(f"life-{life}-*.json"))) < dist.get_world_size():
+            time.sleep(0.02)  # the launcher ends the others as soon as one fails
         os._exit(3)
     return job
 
 
 def report(job, way):
     SEEN.update(rank=dist.get_rank(), steps=job.steps, lrs=job.lrs, digest=job.digest())
-    (FOLDER / f"{way}-{dist.get_rank()}.json").write_text(json.dumps(SEEN))
+    path = FOLDER / f"{way}-{dist.get_rank()}.json"
+    path.with_suffix(".new").write_text(json.dumps(SEEN))
+    path.with_suffix(".new").rename(path)  # whole, before anybody sees it
 
 
 WAYS = {

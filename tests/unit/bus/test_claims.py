@@ -51,7 +51,9 @@ def test_compaction_keeps_the_last_entry_of_each_key_in_order():
     state.write(0, [("a", b"1"), ("b", b"1"), ("a", b"2")])
     state.write(1, [("a", b"other")])
     state.write(0, [("b", None), ("c", b"1")])
-    state.compact(0)
+    state.compact(0, before=3)
+    assert state.read(0) == [("b", b"1"), ("a", b"2"), ("b", None), ("c", b"1")]
+    state.compact(0, before=3)
     assert state.read(0) == [("a", b"2"), ("b", None), ("c", b"1")]
     assert state.read(1) == [("a", b"other")]
     assert state.read(2) == []

@@ -106,6 +106,8 @@ def quiet(caplog):
     """The logger as it was, afterwards. The test itself calls quieten: pytest listens to loggers that keep to themselves."""
     logger = logging.getLogger("kafka")
     before = (logger.propagate, logger.level, list(logger.handlers))
+    logger.propagate, logger.handlers = True, []  # another test's log may have quietened it before
+    logger.setLevel(logging.NOTSET)
     yield ManualClock()
     logger.propagate, logger.handlers = before[0], before[2]
     logger.setLevel(before[1])
@@ -130,7 +132,7 @@ def test_an_outage_is_some_lines_a_minute_not_ten_a_second(quiet, caplog):
     assert caplog.records[-1].message == "kafka: line (and 3 like it)"
 
 
-def test_a_process_that_set_the_logger_up_itself_keeps_it():
+def test_a_process_that_set_the_logger_up_itself_keeps_it(quiet):
     logger, own = logging.getLogger("kafka"), logging.StreamHandler()
     logger.addHandler(own)
     try:
