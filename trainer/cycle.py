@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import Forbidden
-from .lr import Steering
+from .lr import Steering, have_groups_in_common
 
 MOST_STEPS = 256
 """Steps without a round: an optimizer that takes no part (any more) is not waited for. Critics of a GAN step up to about 100
@@ -45,7 +45,18 @@ def steerings_of(given: Any, boundary: Callable[[], None]) -> list[Steering]:
     for one in named.values():
         if not hasattr(one, "param_groups"):
             raise Forbidden(f"optimizer= got a {type(one).__name__}", "pass a torch optimizer, a list or a dict of them")
+    named = _once(named)
     if len(named) == 1:
         return [Steering(one, boundary, str(name)) for name, one in named.items()]
     cycle = Cycle(len(named), boundary)
     return [Steering(one, partial(cycle.stepped, number), str(name)) for number, (name, one) in enumerate(named.items())]
+
+
+def _once(named: dict[Any, Any]) -> dict[Any, Any]:
+    """Without what has the same groups as one before it (a wrapper and the optimizer in it): they are scaled once, and a
+    step of either is a step of both."""
+    kept: dict[Any, Any] = {}
+    for name, one in named.items():
+        if not any(have_groups_in_common(one, known) for known in kept.values()):
+            kept[name] = one
+    return kept

@@ -93,7 +93,7 @@ class Steering:
     def begin(self, optimizer: Any, frame: FrameType) -> int:
         """Before a step of any optimizer; `frame` is torch's wrapper around that step. The number of the step where a rate
         was put in place for it, else 0."""
-        if optimizer is not self.optimizer and not self._shares(optimizer):
+        if optimizer is not self.optimizer and not have_groups_in_common(optimizer, self.optimizer):
             return 0
         if self._frame:
             if self._stepping():  # a wrapper (Lookahead) or a subclass steps inside its own step: scaled once
@@ -155,10 +155,6 @@ class Steering:
         while self._handles:
             self._handles.pop().remove()
 
-    def _shares(self, optimizer: Any) -> bool:
-        theirs, ours = optimizer.param_groups, self.optimizer.param_groups
-        return bool(theirs) and bool(ours) and theirs[0] is ours[0]
-
     def _stepping(self) -> bool:
         """Whether the step that `begin` saw is still on this thread's stack. Its frame is known by id and code only: a
         reference would keep the training's tensors alive."""
@@ -206,6 +202,12 @@ class Steering:
             self.overwritten += self._placed.put_back()
 
 
+def have_groups_in_common(one: Any, other: Any) -> bool:
+    """Whether two optimizers step the same groups, as a wrapper and the optimizer in it do."""
+    theirs, ours = one.param_groups, other.param_groups
+    return bool(theirs) and bool(ours) and theirs[0] is ours[0]
+
+
 def series_of(steerings: Sequence[Steering]) -> dict[str, float]:
     """`lr` and `lr_effective` of the first group, and of several groups or optimizers (up to 8) each under its name."""
     pairs = [(steering, group, pair) for steering in steerings for group, pair in steering.pairs()]
@@ -232,7 +234,7 @@ class StepHooks:
     def add(self, steering: Steering) -> None:
         """Begins to steer. Of several attachments to one optimizer the newest does; the older hear its boundaries only."""
         for other in self.steerings:
-            if other.optimizer is steering.optimizer:
+            if other.optimizer is steering.optimizer or have_groups_in_common(other.optimizer, steering.optimizer):
                 other.settle()
                 other.want(AS_IS)
                 other.displaced = True

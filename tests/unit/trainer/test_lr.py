@@ -251,6 +251,31 @@ def test_an_optimizer_nobody_named_is_left_alone(steer):
     assert torch.allclose(before - model.weight, torch.tensor(0.1))
 
 
+def test_a_wrapper_given_beside_its_optimizer_is_scaled_once_and_put_back_where_a_step_raises():
+    from smarttuner.trainer.cycle import steerings_of
+
+    base = torch.optim.SGD(model_of().parameters(), lr=0.1)
+    wrapper = torch.optim.SGD(model_of().parameters(), lr=0.1)
+    wrapper.param_groups = base.param_groups  # as Lookahead and the like do
+    for given in ([wrapper, base], {"outer": wrapper, "inner": base}, [base, base]):
+        steerings = steerings_of(given, lambda: None)
+        for one in steerings:
+            HOOKS.add(one)
+            one.want(LrIntent(0.5, None, 1))
+        used = []
+
+        def closure(used=used):
+            used.append(base.param_groups[0]["lr"])
+            raise ValueError("a step that fails")
+
+        with pytest.raises(ValueError, match="fails"):
+            base.step(closure)
+        for one in steerings:
+            HOOKS.remove(one)
+        assert used == [0.05]
+        assert base.param_groups[0]["lr"] == 0.1
+
+
 def test_of_two_attachments_to_one_optimizer_the_newest_steers_and_both_hear_the_boundary(steer):
     optimizer = torch.optim.SGD(model_of().parameters(), lr=0.1)
     heard = []
