@@ -19,7 +19,7 @@ test: setup
 $(VENV)/.%-$(SUM):
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "==> making $(VENV)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@command -v uv >/dev/null || test -x $(VENV)/bin/uv || $(PY) -m pip install -q uv==0.13.9 || echo "==> no uv, using pip"
-	@echo "==> installing .[$*] (the first time about 3 GB are fetched)"
+	@echo "==> installing .[$*] (about 5.5 GB on disk)"
 	@PATH="$$PATH:$(CURDIR)/$(VENV)/bin"; if command -v uv >/dev/null; then uv pip install -p $(PY) $(FIND_LINKS) -c constraints.txt -e '.[$*]'; \
 	else $(PY) -m pip install -c constraints.txt -e '.[$*]'; fi
 	@rm -f $(VENV)/.$*-*; touch $@

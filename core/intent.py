@@ -86,8 +86,9 @@ class LrIntent(msgspec.Struct, frozen=True):
         """scale-lr: multiplies the hold where one is set, else the multiplier."""
 
         def change(rate: Rate) -> Rate:
-            held = rate.hold is not None
-            return Rate(rate.multiplier, rate.hold * factor) if held else Rate(rate.multiplier * factor)  # type: ignore[operator]
+            if rate.hold is not None:
+                return Rate(rate.multiplier, rate.hold * factor)
+            return Rate(rate.multiplier * factor)
 
         return self._changed(change, LrPart(optimizer, group))
 

@@ -159,7 +159,7 @@ class Checkpoints:
         except BaseException:
             remove(hidden)
             raise
-        _sync(self.folder)
+        sync(self.folder)
         return final
 
     def _write(self, path: Path, step: int) -> None:
@@ -232,11 +232,12 @@ def run_folder(base: Path, run: str) -> Path:
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file, or the names in a folder, durable."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

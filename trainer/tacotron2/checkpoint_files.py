@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ...core.errors import CorruptData, Unavailable, UsageError
+from ..checkpoints import sync
 from ..parts import on_cpu
 from .settings import Compression, Saving
 
@@ -155,13 +156,13 @@ def write_folder(path: Path, step: int, state: dict[str, Any], compression: Comp
         about = About(step, hashlib.sha256(raw).hexdigest(), len(raw), compression, value)
         _durable(hidden / (FILE + ENDINGS[compression]), raw)
         _durable(hidden / ABOUT, msgspec.json.encode(about) + b"\n")
-        _sync(hidden)
+        sync(hidden)
         if path.exists():
             old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
         hidden.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         shutil.rmtree(path.with_name(f".{path.name}.old"), ignore_errors=True)
     except OSError as error:
         raise Unavailable(f"no checkpoint at {path}: {error.strerror}", "free some space, or write access there") from error
@@ -252,12 +253,4 @@ def _replace(path: Path, raw: bytes) -> None:
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     _durable(hidden, raw)
     hidden.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -8,7 +8,7 @@ from smarttuner.consumers.judge import Judge
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Unavailable
 from smarttuner.core.events import Claim, MetricChunk, Series, decode, encode
-from smarttuner.core.ports import CONTROL, METRICS, Message
+from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, Message
 from smarttuner.daemon.fleet import FleetStore, Saved, restore
 from smarttuner.daemon.gates import Gates
 from smarttuner.daemon.lane import Lane
@@ -104,3 +104,28 @@ def test_who_hears_of_a_higher_claim_gives_everything_up_and_asks_anew(clock):
     state.write(0, [("claim|2|other", b"")])
     lane.step(clock.now())
     assert store.epochs == {0: 3}
+
+
+def test_a_record_that_cannot_be_folded_is_set_aside_once_and_the_partition_goes_on(clock, monkeypatch):
+    log, state = MemoryLog(clock, 2), MemoryStateLog()
+    bus = log.connect()
+    bodies = [chunk(n) for n in range(6)]
+    bus.publish([Message(METRICS, "run0", body) for body in bodies])
+    judge, _, lane = daemon(log, state, clock, "one")
+    handle = judge.handle
+
+    def breaks(records, now):
+        if any(one.body == bodies[3] for one in records):
+            raise ValueError("cannot be folded")
+        return handle(records, now)
+
+    monkeypatch.setattr(judge, "handle", breaks)
+    for _ in range(60):
+        try:
+            lane.step(clock.now())
+        except ValueError as error:
+            lane.failed(error)
+    letters = [r for n in range(2) for r in bus.follow_partitions(DEAD_LETTERS, {n: 0})[0]]
+    assert [one.body for one in letters] == [bodies[3]]
+    assert sorted(judge.attempts) == ["A0", "A1", "A2", "A4", "A5"]
+    assert not lane.failing
