@@ -1,0 +1,130 @@
+"""What is decided about attempts and waits for an answer: conclusions through the gates, timers that fire in the log's order."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ..core.events import Decision, Mode, decision_id
+from ..core.standing import LR_ACTIONS, Standing
+from .answers import Answers
+from .attempt import Attempt, silent_until
+from .rules import Rule
+
+EXPIRY_GRACE_S = 5.0
+"""The job refuses at not_after; its answer may take this long before the daemon says expired in its stead."""
+FORGET_S = 86_400.0
+"""An attempt that is over is forgotten after a day without a record."""
+
+Gates = Callable[[Decision, Standing, Mode], Decision]
+
+
+class Docket:
+    """The attempts that are judged, what was decided about them, and the timers. Owned by the judge."""
+
+    def __init__(self, gates: Gates, counters: Counter[str]) -> None:
+        self.attempts: dict[str, Attempt] = {}
+        self.gates = gates
+        self.counters = counters
+        self.answers = Answers(counters)
+        self.changed: set[str] = set()
+        self._timers: list[tuple[float, str, str]] = []
+
+    def conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> None:
+        """Takes what a policy concluded through the gates."""
+        standing = attempt.standing
+        if decision.id in standing.known:
+            return
+        passed = self.gates(decision, standing, rule.mode)
+        if decision.action in ("prune", "alert"):
+            standing.latches[attempt.latch(rule)] = silent_until(passed)
+        self._emit(passed, standing)
+
+    def propose(
+        self,
+        attempt: Attempt,
+        policy: tuple[str, int],
+        change: tuple[str, dict[str, Any]],
+        reason: str,
+        trigger: str,
+        time: float,
+        mode: Mode,
+        by: str | None = None,
+    ) -> None:
+        """A decision that no point triggered, through the same gates."""
+        record, (name, version), (action, params) = attempt.standing.record, policy, change
+        identity = decision_id(record.run, record.attempt, name, version, action, trigger)
+        if identity in attempt.standing.known:
+            return
+        decision = Decision(
+            identity,
+            record.run,
+            record.attempt,
+            action,
+            name,
+            trigger,
+            reason,
+            time,
+            time,
+            policy_version=version,
+            params=params,
+            group=record.group,
+            by=by,
+        )
+        self._emit(self.gates(decision, attempt.standing, mode), attempt.standing)
+
+    def _emit(self, decision: Decision, standing: Standing) -> None:
+        standing.known.add(decision.id)
+        if decision.status == "pending":
+            self.await_answer(decision, standing)
+        self.changed.add(decision.attempt)
+        self.answers.decision(decision)
+
+    def await_answer(self, decision: Decision, standing: Standing) -> None:
+        """The decision is pending until its job, or a timer, answers."""
+        if decision.action in LR_ACTIONS:  # a person's change supersedes the one that waits
+            for waiting in [one for one in standing.pending.values() if one.action in LR_ACTIONS]:
+                self.answers.ack(waiting, "refused", "superseded by a later change of the learning rate", decision.time)
+                del standing.pending[waiting.id]
+        standing.pending[decision.id] = decision
+        heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, decision.attempt, decision.id))
+
+    # -- timers ----------------------------------------------------------------------------------------------------
+
+    def forget_later(self, attempt: str, time: float) -> None:
+        """The attempt was over at `time`."""
+        heapq.heappush(self._timers, (time + FORGET_S, attempt, ""))
+
+    def rearm(self, attempt: Attempt) -> None:
+        """Sets the timers of an attempt that was loaded."""
+        name, record = attempt.standing.record.attempt, attempt.standing.record
+        for decision in attempt.standing.pending.values():
+            heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, name, decision.id))
+        if record.over:
+            self.forget_later(name, record.ended or 0.0)
+
+    def clear(self) -> None:
+        """Forgets everything but the counters."""
+        self.attempts.clear()
+        self.changed.clear()
+        self.answers.take()
+        self._timers = []
+
+    def fire(self, until: float) -> None:
+        """Fires the timers due at or before `until`, by (deadline, attempt)."""
+        while self._timers and self._timers[0][0] <= until:
+            deadline, name, what = heapq.heappop(self._timers)
+            if what:
+                self._expire(name, what, deadline)
+            elif self.attempts.pop(name, None) is not None:
+                self.changed.add(name)
+
+    def _expire(self, name: str, identity: str, deadline: float) -> None:
+        attempt = self.attempts.get(name)
+        decision = attempt.standing.pending.pop(identity, None) if attempt else None
+        if decision is not None:
+            self.changed.add(name)
+            self.counters["decisions_expired"] += 1
+            self.answers.ack(decision, "expired", "the job did not answer in time", deadline)
