@@ -8,13 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .consumers.frames import read_decisions, read_metrics, read_runs
     from .trainer.attach import attach
     from .trainer.attachment import Attachment
 
 __version__ = "0.1.0"
-__all__ = ["Attachment", "__version__", "attach", "read_metrics"]
+__all__ = ["Attachment", "__version__", "attach", "read_decisions", "read_metrics", "read_runs"]
 
-_PARTS = {"attach": "trainer.attach", "Attachment": "trainer.attachment", "read_metrics": "consumers.reading"}
+_PARTS = {
+    "attach": "trainer.attach",
+    "Attachment": "trainer.attachment",
+    "read_metrics": "consumers.frames",
+    "read_runs": "consumers.frames",
+    "read_decisions": "consumers.frames",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Reading what is stored: metrics as a pandas frame, runs and decisions as rows. Needs no daemon.
+"""Reading what is stored: metrics as a table, runs and decisions as rows. Needs no daemon, and no pandas (frames.py does).
 
 The three folders are plain Parquet, and a bare `pandas.read_parquet` reads them; here are the questions asked most.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,41 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..bus.places import find_place
 from ..core.errors import UsageError
 from .arrow_columns import numbers, rows_of, table_of, texts, values_of
 from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
 from .store_url import read_each
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Attempts = Literal["current", "all"]
 _JSON = {"tags", "config", "params", "evidence", "before", "after"}
 _ORDER = [("run", "ascending"), ("attempt", "ascending"), ("series", "ascending"), ("step", "ascending"), ("seq", "ascending")]
-
-
-def read_metrics(
-    run: str | Sequence[str] | None = None,
-    series: str | Sequence[str] | None = None,
-    wide: bool = False,
-    attempts: Attempts = "current",
-    data_dir: str | os.PathLike[str] | None = None,
-) -> pd.DataFrame:
-    """The stored points as a frame, by run, attempt, series and step; empty where nothing is stored under these names.
-
-    `wide`: a row a step and a column a series, the last value where a step was logged twice. `attempts`: only each run's
-    newest, or all. `data_dir`: a data directory or a store's URL (s3://bucket/prefix), else SMART_TUNER_DATA_DIR, the
-    system's service, your own directory.
-    """
-    place = data_dir if data_dir and "://" in os.fspath(data_dir) else find_place(os.environ, data_dir).folder
-    frame: pd.DataFrame = metric_table(place, run, series, attempts).to_pandas()
-    if not wide:
-        return frame
-    rows = [name for name, several in (("run", not isinstance(run, str)), ("attempt", attempts == "all")) if several]
-    rows.append("step")
-    last = frame.drop_duplicates([*rows, "series"], keep="last")
-    return last.pivot(index=rows, columns="series", values="value")
 
 
 def metric_table(
@@ -64,20 +37,21 @@ def metric_table(
     if attempts not in ("current", "all"):
         raise UsageError(f"attempts={attempts!r}", 'write attempts="current" or attempts="all"')
     newest = _newest_attempts(folder, run) if attempts == "current" else {}
-    runs, wanted = _listed(run), None
+    runs, wanted = listed(run), None
     if runs is not None and newest.keys() >= set(runs):
         wanted = [newest[name] for name in runs]
-    table = _rows(folder, "metrics", METRICS_SCHEMA, run=runs, series=_listed(series), attempt=wanted)
+    table = stored_rows(folder, "metrics", METRICS_SCHEMA, run=runs, series=listed(series), attempt=wanted)
     if attempts == "current":
         table = _of_newest(table, newest)
     return table.sort_by(_ORDER)
 
 
-def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+def listed(names: str | Sequence[str] | None) -> list[str] | None:
+    """One name or several as a list; None stays None, which is all."""
     return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
-def _rows(
+def stored_rows(
     folder: str | os.PathLike[str],
     name: str,
     schema: pa.Schema,
@@ -91,16 +65,21 @@ def _rows(
     empty = table_of([], pa.schema([schema.field(name) for name in columns]))
 
     def read(file: pq.ParquetFile) -> pa.Table:
-        groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), schema, asked)]
-        table = file.read_row_groups(groups, columns=list({*columns, *asked}))
-        for column, values in asked.items():
-            table = table.filter(pc.is_in(table[column], texts(values)))
-        return table.select(columns)
+        groups = [i for i in range(file.num_row_groups) if may_hold(file.metadata.row_group(i), schema, asked)]
+        return of_those(file.read_row_groups(groups, columns=list({*columns, *asked})), asked).select(columns)
 
     return pa.concat_tables([empty, *read_each(folder, name, read)])
 
 
-def _may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, list[str]]) -> bool:
+def of_those(table: pa.Table, asked: dict[str, list[str]]) -> pa.Table:
+    """The rows whose texts are among those asked for, column by column."""
+    for column, values in asked.items():
+        table = table.filter(pc.is_in(table[column], texts(values)))
+    return table
+
+
+def may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, list[str]]) -> bool:
+    """Whether a row group's statistics leave it open that it has such rows."""
     for column, values in asked.items():
         known = group.column(schema.get_field_index(column)).statistics
         if known is not None and known.has_min_max and not any(known.min <= value <= known.max for value in values):
@@ -110,13 +89,13 @@ def _may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, li
 
 def _newest_attempts(folder: str | os.PathLike[str], run: str | Sequence[str] | None) -> dict[str, str]:
     """The newest attempt of each run that `runs/` knows."""
-    table = _rows(folder, "runs", RUNS_SCHEMA, ["run", "attempt_number", "attempt"], run=_listed(run))
+    table = stored_rows(folder, "runs", RUNS_SCHEMA, ["run", "attempt_number", "attempt"], run=listed(run))
     return {row["run"]: row["attempt"] for row in table.sort_by("attempt_number").to_pylist()}
 
 
 def _of_newest(table: pa.Table, newest: dict[str, str]) -> pa.Table:
     """The rows of each run's newest attempt; of a run without events that of the greatest id, for ids sort by time."""
-    _, examples = _kinds(table, ["run", "attempt"])
+    _, examples = kinds(table, ["run", "attempt"])
     pairs = table.select(["run", "attempt"]).take(numbers(examples)).to_pylist()
     found: dict[str, str] = {}
     for pair in pairs:
@@ -127,7 +106,7 @@ def _of_newest(table: pa.Table, newest: dict[str, str]) -> pa.Table:
     return table.filter(pc.is_in(table["attempt"], texts(kept)))
 
 
-def _kinds(table: pa.Table, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def kinds(table: pa.Table, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each row the number of its combination of `columns`, and the last row of each combination."""
     kind = np.zeros(len(table), np.int64)
     for column in columns:
@@ -141,22 +120,22 @@ def _kinds(table: pa.Table, columns: list[str]) -> tuple[NDArray[np.int64], NDAr
 
 def run_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The attempts in the order in which they started, as JSON shows them: times in RFC 3339, tags and config parsed."""
-    rows = plain_rows(_rows(data_dir, "runs", RUNS_SCHEMA, run=_listed(run)))
+    rows = plain_rows(stored_rows(data_dir, "runs", RUNS_SCHEMA, run=listed(run)))
     return sorted(rows, key=lambda row: (row["started"] or "", row["attempt"]))
 
 
 def decision_rows(data_dir: str | os.PathLike[str], run: str | None = None) -> list[dict[str, Any]]:
     """The decisions in the order in which they were made, as JSON shows them; those on points that reached the log at once
     by step."""
-    rows = plain_rows(_rows(data_dir, "decisions", DECISIONS_SCHEMA, run=_listed(run)))
+    rows = plain_rows(stored_rows(data_dir, "decisions", DECISIONS_SCHEMA, run=listed(run)))
     return sorted(rows, key=lambda row: (row["time"] or "", row["run"], row["attempt"], row["step"] or 0, row["id"]))
 
 
 def last_points(data_dir: str | os.PathLike[str], run: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """Of each attempt and series the point that was logged last: {attempt: {series: {step, value, time}}}."""
-    table = _rows(data_dir, "metrics", METRICS_SCHEMA, ["attempt", "series", "step", "value", "time"], run=_listed(run))
+    table = stored_rows(data_dir, "metrics", METRICS_SCHEMA, ["attempt", "series", "step", "value", "time"], run=listed(run))
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows_of(table.take(numbers(_kinds(table, ["attempt", "series"])[1]))):
+    for row in rows_of(table.take(numbers(kinds(table, ["attempt", "series"])[1]))):
         point = {"step": row["step"], "value": spelled(row["value"]), "time": rfc3339(row["time"])}
         found.setdefault(row["attempt"], {})[row["series"]] = point
     return found
@@ -166,7 +145,7 @@ def run_names(data_dir: str | os.PathLike[str]) -> list[str]:
     """Every run that is stored, also one of which only points arrived."""
     names: set[str] = set()
     for name, schema in (("runs", RUNS_SCHEMA), ("metrics", METRICS_SCHEMA)):
-        names.update(pc.unique(_rows(data_dir, name, schema, ["run"])["run"]).to_pylist())
+        names.update(pc.unique(stored_rows(data_dir, name, schema, ["run"])["run"]).to_pylist())
     return sorted(names)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from ..core.ulid import ulid
 from .file_names import parse_name, split_url, visible_files
 from .tenure import Directory, Place, on_disk
 
+T = TypeVar("T")
 READ_TRIES = 5
 """A file that grows is replaced every few seconds, and read in a fraction of one."""
 LOCAL = "local"
@@ -98,20 +100,22 @@ def _write(path: str, text: str) -> None:
         os.replace(partial, path)
 
 
-def read_each(url: str | os.PathLike[str], table: str, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[pa.Table]:
-    """What `read` makes of each file of a table, by partition and start. A file of a bucket that was replaced while it was
-    read is read again."""
+def read_each(
+    url: str | os.PathLike[str], table: str, read: Callable[[pq.ParquetFile], T], encoded: Sequence[str] = ()
+) -> Iterator[T]:
+    """What `read` makes of each file of a table, by partition and start; the texts named in `encoded` come as dictionaries.
+    A file of a bucket that was replaced while it was read is read again."""
     folder = local_folder(url)
     if folder is None:
-        yield from _read_objects(os.fspath(url), table, read)
+        yield from _read_objects(os.fspath(url), table, read, list(encoded))
         return
     path = os.path.join(folder, table)
     for _, _, one in visible_files(path) if os.path.isdir(path) else ():
-        with pq.ParquetFile(one) as file:
+        with pq.ParquetFile(one, read_dictionary=list(encoded)) as file:
             yield read(file)
 
 
-def _read_objects(url: str, table: str, read: Callable[[pq.ParquetFile], pa.Table]) -> Iterator[pa.Table]:
+def _read_objects(url: str, table: str, read: Callable[[pq.ParquetFile], T], encoded: list[str]) -> Iterator[T]:
     from pyarrow import fs
 
     bucket, prefix = split_url(url)
@@ -123,7 +127,8 @@ def _read_objects(url: str, table: str, read: Callable[[pq.ParquetFile], pa.Tabl
     for _, name in sorted((key, one.path) for one in found if (key := parse_name(one.base_name))):
         for left in reversed(range(READ_TRIES)):
             try:
-                with pq.ParquetFile(system.open_input_file(name), page_checksum_verification=True) as file:
+                opened = system.open_input_file(name)
+                with pq.ParquetFile(opened, read_dictionary=encoded, page_checksum_verification=True) as file:
                     done = read(file)
                 break
             except (OSError, pa.ArrowException) as error:  # its parts were of two versions

@@ -17,7 +17,7 @@ FILE_LINES = 420
 FUNCTION_LINES = 60
 BY_ARGUMENTS = ("register", "attach", "serve")
 """As long as the options that they name."""
-DOORS = ("trainer/attach.py", "trainer/demo_job.py", "consumers/reading.py")
+DOORS = ("trainer/attach.py", "trainer/demo_job.py", "consumers/frames.py")
 """Where a person's code comes in: it finds the data directory like the command line does."""
 
 

@@ -1,0 +1,155 @@
+"""What is stored as pandas frames: `smarttuner.read_metrics`, `read_runs` and `read_decisions`. Needs no daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..bus.places import find_place
+from ..core.errors import UsageError
+from ..core.events import Goal
+from .parquet_files import DECISIONS_SCHEMA, RUNS_SCHEMA
+from .reading import Attempts, listed, metric_table, stored_rows
+from .summaries import Named, Summary, summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Names = str | Sequence[str] | None
+DataDir = str | os.PathLike[str] | None
+_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+def read_metrics(
+    run: Names = None, series: Names = None, wide: bool = False, attempts: Attempts = "current", data_dir: DataDir = None
+) -> pd.DataFrame:
+    """The stored points as a frame, by run, attempt, series and step; empty where nothing is stored under these names.
+
+    `wide`: a row a step and a column a series, the last value where a step was logged twice. `attempts`: only each run's
+    newest, or all. `data_dir`: a data directory or a store's URL (s3://bucket/prefix), else SMART_TUNER_DATA_DIR, the
+    system's service, your own directory; where that has no tables, SMART_TUNER__STORE__URL.
+    """
+    frame: pd.DataFrame = metric_table(_place(data_dir), run, series, attempts).to_pandas()
+    if not wide:
+        return frame
+    rows = [name for name, several in (("run", not isinstance(run, str)), ("attempt", attempts == "all")) if several]
+    rows.append("step")
+    last = frame.drop_duplicates([*rows, "series"], keep="last")
+    return last.pivot(index=rows, columns="series", values="value")
+
+
+def read_runs(
+    run: Names = None, series: Names = None, goals: Mapping[str, Goal] | None = None, data_dir: DataDir = None
+) -> pd.DataFrame:
+    """A row an attempt, in the order in which they started: what `runs/` holds, with `tags` and `config` as dicts, and flat
+    columns, NaN where an attempt has no such thing:
+
+    `params.*` (of the job's `config=`, nested names joined by dots), `tags.*`, and for each series `best.*` (the best finite
+    value), `best_step.*` (the step that reached it first) and `last.*` (the value logged last).
+    The best is the greatest where `goals={"accuracy": "max"}` says so or the attempt monitors the series with that goal, else
+    the smallest. `series`: only these; `run` and `data_dir` as in read_metrics.
+    """
+    import pandas as pd
+
+    if wrong := {goal for goal in (goals or {}).values() if goal not in ("min", "max")}:
+        raise UsageError(f"goals= has {wrong.pop()!r}", 'write goals={"accuracy": "max"}, or "min"')
+    place = _place(data_dir)
+    frame = _parsed(stored_rows(place, "runs", RUNS_SCHEMA, run=listed(run)).to_pandas(), ("tags", "config"))
+    frame = frame.sort_values(["started", "attempt"], ignore_index=True)
+    monitored = {row.attempt: (row.monitor, row.goal) for row in frame.itertuples()}
+
+    def goal_of(attempt: str, name: str) -> Goal:
+        if goals and name in goals:
+            return goals[name]
+        monitor, goal = monitored.get(attempt, (None, None))
+        return "max" if name == monitor and goal == "max" else "min"
+
+    found = summaries(place, goal_of, listed(run), listed(series))
+    rest = {name.attempt: name.run for name in found if name.attempt not in monitored}
+    if rest:  # only points arrived of them
+        frame = pd.concat([frame, pd.DataFrame({"run": list(rest.values()), "attempt": list(rest)})], ignore_index=True)
+    parts = [_flat(frame["config"], "params."), _flat(frame["tags"], "tags."), _spread(frame["attempt"], found)]
+    return pd.concat([frame, *parts], axis=1)
+
+
+def read_decisions(run: Names = None, data_dir: DataDir = None) -> pd.DataFrame:
+    """A row a decision in the order in which they were made: the columns of `smart-tuner decisions --json`, times as
+    timestamps, `params`, `evidence`, `before` and `after` as Python values. `run` and `data_dir` as in read_metrics."""
+    frame = stored_rows(_place(data_dir), "decisions", DECISIONS_SCHEMA, run=listed(run)).to_pandas()
+    frame = _parsed(frame, ("params", "evidence", "before", "after"))
+    return frame.sort_values(["time", "run", "attempt", "step", "id"], ignore_index=True, na_position="first")
+
+
+def _place(data_dir: DataDir) -> str | os.PathLike[str]:
+    """Where the tables lie: a store's URL as it is, else a data directory; where that has none, the store it is told to keep."""
+    typed = os.fspath(data_dir or os.environ.get("SMART_TUNER_DATA_DIR") or "")
+    if "://" in typed:
+        return typed
+    folder: Path = find_place(os.environ, data_dir).folder
+    url = None if (folder / "metrics").is_dir() else os.environ.get("SMART_TUNER__STORE__URL")
+    return folder if not url else url if "://" in url else folder / os.path.expanduser(url)
+
+
+def _parsed(frame: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """The frame with its columns of JSON texts as what they say; None where nothing is said."""
+    import pandas as pd
+
+    texts = {name: [_value(text) for text in frame[name]] for name in names}
+    return frame.assign(**{name: pd.Series(column, frame.index, object) for name, column in texts.items()})
+
+
+def _value(text: Any) -> Any:
+    return _numbered(msgspec.json.decode(text)) if isinstance(text, str) else None
+
+
+def _numbered(tree: Any) -> Any:
+    """`tree` with the words for numbers that JSON cannot hold as these numbers.
+
+    >>> _numbered({"best": ["-Infinity", 1, "no"]})
+    {'best': [-inf, 1, 'no']}
+    """
+    if isinstance(tree, dict):
+        return {key: _numbered(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_numbered(value) for value in tree]
+    return _WORDS.get(tree, tree) if isinstance(tree, str) else tree
+
+
+def _flat(column: pd.Series[Any], prefix: str) -> pd.DataFrame:
+    """A column of dicts as a column a name, nested names joined by dots; NaN where a row has none."""
+    import pandas as pd
+
+    rows = [dict(_leaves(tree, prefix)) if isinstance(tree, dict) else {} for tree in column]
+    return pd.DataFrame(rows, index=column.index)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    """
+    >>> list(_leaves({"lr": 0.1, "model": {"width": 8}, "of": {}}, "params."))
+    [('params.lr', 0.1), ('params.model.width', 8), ('params.of', {})]
+    """
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _spread(attempts: pd.Series[str], found: Mapping[Named, Summary]) -> pd.DataFrame:
+    """The summaries as columns `best.*`, `best_step.*` and `last.*`, the series by name, a row an attempt."""
+    import numpy as np
+    import pandas as pd
+
+    rows = {attempt: i for i, attempt in enumerate(attempts)}
+    names = sorted({name.series for name in found})
+    columns = {name: i for i, name in enumerate(names)}
+    table = np.full((3, len(names), len(rows)), np.nan)  # a column of the frame is contiguous
+    for name, one in found.items():
+        step = one.best_step if one.best == one.best else np.nan
+        table[:, columns[name.series], rows[name.attempt]] = one.best, step, one.last
+    heads = [f"{what}.{name}" for what in ("best", "best_step", "last") for name in names]
+    return pd.DataFrame(table.reshape(len(heads), len(rows)).T, columns=heads, index=attempts.index)
