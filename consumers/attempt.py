@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from ..core.events import Decision, Goal, MetricChunk
-from ..core.run import RunRecord
 from ..core.standing import FOREVER, Standing
 from ..core.window import Subject, Window
-from .rules import Rule, monitored_goal
+from .rules import Rule
+from .scope import Rules as Rules
+from .scope import Scope, scope_of
 
-Rules = Callable[[RunRecord], Sequence[Rule]]
 RETRY_REFUSED_S = 60.0
 """A final decision that a limit refused may be concluded again this much later."""
 
@@ -27,6 +28,13 @@ class Last(msgspec.Struct, array_like=True):
     count: int
 
 
+class Found(msgspec.Struct, array_like=True):
+    """Under which name a job logs a series that is wanted, and when its first point was born (NaN: earlier than asked)."""
+
+    series: str
+    born: float
+
+
 class Attempt:
     """Mutable, owned by the judge. `primary` is the series that is judged when the job names none."""
 
@@ -36,21 +44,33 @@ class Attempt:
         self.windows: dict[str, Window] = {}
         self.rules: list[Rule] = []
         self.goal: Goal = "min"
+        self.found: dict[str, Found] = {}
+        """By the name that is wanted. What was found stays found."""
         self.partition = 0
         self.folded: Mapping[str, int] = {}
         """For each topic the offset before which it is in here already, as it was taken over."""
+        self.scope = Scope((), primary)
         self._rules = rules
         self._primary = primary
         self.settle()
 
     @property
     def monitor(self) -> str:
-        """The series that rules without a series of their own judge."""
-        return self.standing.record.said.monitor or self._primary
+        """The series that rules without a series of their own judge, as the job calls it."""
+        return self.named(self.scope.monitor)
+
+    def named(self, wanted: str) -> str:
+        """What the job calls the series that is wanted; the same name until it logs one of its aliases."""
+        found = self.found.get(wanted)
+        return wanted if found is None else found.series
+
+    def canonical(self, series: str) -> str:
+        """The name under which the job's series is compared with those of other runs."""
+        return self.scope.aliases.canonical(series)
 
     def judged(self, rule: Rule) -> str:
         """The series that the rule judges here."""
-        return rule.series or self.monitor
+        return self.named(rule.series or self.scope.monitor)
 
     def latch(self, rule: Rule) -> str:
         """What the latch of a rule is called here."""
@@ -59,11 +79,15 @@ class Attempt:
     def settle(self) -> None:
         """Takes the rules that fit what the job said; windows of series that stay judged go on."""
         record = self.standing.record
+        self.scope = scope_of(self._rules, record, self._primary)
         if record.over:
             self.rules, self.windows = [], {}
             return
-        self.rules = list(self._rules(record))
-        self.goal = monitored_goal(self.rules, record.said.goal)
+        self.rules, self.goal = list(self.scope.rules), self.scope.goal
+        for name in self._wanted():
+            series = self.scope.aliases.find(name, self.series)
+            if series is not None:
+                self.found.setdefault(name, Found(series, math.nan))
         wanted: dict[str, list[Rule]] = {}
         for rule in self.rules:
             wanted.setdefault(self.judged(rule), []).append(rule)
@@ -85,6 +109,7 @@ class Attempt:
 
     def note(self, chunk: MetricChunk) -> None:
         """Keeps the last point of each series of the chunk."""
+        fresh = []
         for one in chunk.series:
             if not one.steps:
                 continue
@@ -92,13 +117,40 @@ class Attempt:
             value, count = float(one.values[-1]), len(one.steps)
             if last is None:
                 self.series[one.name] = Last(one.steps[-1], value, one.times[-1], count)
+                fresh.append(one.name)
             else:
                 last.step, last.value, last.time, last.count = one.steps[-1], value, one.times[-1], last.count + count
+        if fresh:
+            first = sorted((positions[0], one.name, one.times[0]) for one, positions in chunk.positions(fresh) if positions)
+            self._meet([(series, born) for _, series, born in first])
+
+    def _meet(self, fresh: list[tuple[str, float]]) -> None:
+        """Series that are logged for the first time (name, time of birth; in their order) may be what rules want under
+        another name. The first is chosen; of those in one log() call the exact name, then the list's order."""
+        before, given_up = self.windows, set()
+        for wanted in self._wanted():
+            ranked = [(rank, *one) for one in fresh if (rank := self.scope.aliases.rank(wanted, one[0])) is not None]
+            known = self.found.get(wanted)
+            if not ranked:
+                continue
+            born = ranked[0][2] if known is None else known.born
+            best = min((one for one in ranked if one[2] == born), default=None)
+            if best is not None and (known is None or best[0] < (self.scope.aliases.rank(wanted, known.series) or 0)):
+                self.found[wanted] = Found(best[1], born)
+                given_up |= set() if known is None else {known.series}
+        if any(self.named(wanted) not in before for wanted in self._wanted()):
+            self.settle()
+            self.windows = {name: before[name] for name in given_up & set(before)} | self.windows  # it may be gathered already
+
+    def _wanted(self) -> list[str]:
+        """The series that the rules want, as persons call them."""
+        return list(dict.fromkeys(rule.series or self.scope.monitor for rule in self.rules))
 
     def dump(self) -> bytes:
         """The state as msgpack."""
         windows = {series: window.dump() for series, window in self.windows.items()}
-        return msgspec.msgpack.encode({"standing": self.standing.dump(), "series": self.series, "windows": windows})
+        plain = {"standing": self.standing.dump(), "series": self.series, "windows": windows, "found": self.found}
+        return msgspec.msgpack.encode(plain)
 
     @classmethod
     def load(cls, body: bytes, rules: Rules, primary: str) -> Attempt:
@@ -106,6 +158,9 @@ class Attempt:
         plain: dict[str, Any] = msgspec.msgpack.decode(body)
         attempt = cls(Standing.load(plain["standing"]), rules, primary)
         attempt.series = msgspec.convert(plain["series"], dict[str, Last])
+        attempt.found = msgspec.convert(plain.get("found", {}), dict[str, Found])
+        if any(series not in attempt.windows for series in map(attempt.named, attempt._wanted())):
+            attempt.settle()
         for series, window in attempt.windows.items():
             if series in plain["windows"]:
                 window.load(plain["windows"][series])
