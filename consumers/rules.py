@@ -11,6 +11,7 @@ from ..core.events import Decision, Goal, Mode
 from ..core.ports import Policy
 from ..core.registry import did_you_mean
 from ..core.window import Evidence
+from .condition_text import composite
 from .policies import REGISTRY
 
 
@@ -57,13 +58,20 @@ def combined(configured: Sequence[Rule], stated: Sequence[Rule]) -> list[Rule]:
 
 
 def named(name: str, options: Mapping[str, Any], mode: Mode) -> Rule:
-    """The rule that a person wrote down: the options of the policy called `name`, and maybe `series`. UsageError names
-    what is wrong with them."""
+    """The rule that a person wrote down: the options of the policy called `name`, or with `when` a rule of their own of that
+    name, and maybe `series`. UsageError names what is wrong with them."""
     rest = dict(options)
     series = rest.pop("series", None)
     if series is not None and not (isinstance(series, str) and 0 < len(series) <= 256):
         raise UsageError(f"policy {name}: series: {series!r} is not the name of a series", "leave it out for the monitored one")
+    if "when" in rest:
+        return Rule(composite(name, **_own(name, rest)), series, mode)
     return Rule(REGISTRY.make(name, **rest), series, mode)
+
+
+def _own(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    check_keys(options, ("when", "then"), f"key of rule {name}")
+    return dict(options)
 
 
 def configured(

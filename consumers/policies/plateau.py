@@ -58,6 +58,11 @@ class Plateau(Policy):
         mask: Mask = columns.figures[self._key(columns.subject)]["fires"]
         return mask
 
+    def holds(self, seen: Evidence) -> str | None:
+        """The condition alone, for rules that do something else about it."""
+        known = seen.figures[self._key(seen.subject)]
+        return self._said(seen.subject, known["best"]) if known["fires"] else None
+
     def judge(self, seen: Evidence) -> Decision | None:
         known = seen.figures[self._key(seen.subject)]
         if not known["fires"]:
