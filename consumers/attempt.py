@@ -127,7 +127,7 @@ class Attempt:
     def _meet(self, fresh: list[tuple[str, float]]) -> None:
         """Series that are logged for the first time (name, time of birth; in their order) may be what rules want under
         another name. The first is chosen; of those in one log() call the exact name, then the list's order."""
-        before, given_up = self.windows, set()
+        before, given_up = self.windows, False
         for wanted in self._wanted():
             ranked = [(rank, *one) for one in fresh if (rank := self.scope.aliases.rank(wanted, one[0])) is not None]
             known = self.found.get(wanted)
@@ -137,10 +137,11 @@ class Attempt:
             best = min((one for one in ranked if one[2] == born), default=None)
             if best is not None and (known is None or best[0] < (self.scope.aliases.rank(wanted, known.series) or 0)):
                 self.found[wanted] = Found(best[1], born)
-                given_up |= set() if known is None else {known.series}
+                given_up |= known is not None
         if any(self.named(wanted) not in before for wanted in self._wanted()):
             self.settle()
-            self.windows = {name: before[name] for name in given_up & set(before)} | self.windows  # it may be gathered already
+            if given_up:  # points of it may be gathered already
+                self.windows = before | self.windows
 
     def _wanted(self) -> list[str]:
         """The series that the rules want, as persons call them."""
