@@ -108,7 +108,7 @@ def attached(optimizer: Any, override: bool, data: Path | None = None, mode: str
 
 def toggler(run: Any) -> Callable[[bool], None]:
     """Puts the attachment's hooks into torch and takes them out."""
-    from smarttuner.trainer.lr import HOOKS
+    from smarttuner.trainer.step_hooks import HOOKS
 
     def toggle(on: bool) -> None:
         for steering in run._line.steerings:

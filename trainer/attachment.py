@@ -14,7 +14,8 @@ from ..core.events import RunEvent, encode
 from .control import Control
 from .journal import Journal
 from .keep_best import KeepBest
-from .lr import HOOKS, Steering, series_of
+from .lr import Steering, series_of
+from .step_hooks import HOOKS
 from .values import LOWEST, Intake, step_of
 from .voice import Voice
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import Forbidden
-from .lr import Steering, have_groups_in_common
+from .lr import Steering, are_one
 
 MOST_STEPS = 256
 """Steps without a round: an optimizer that takes no part (any more) is not waited for. Critics of a GAN step up to about 100
@@ -57,6 +57,6 @@ def _once(named: dict[Any, Any]) -> dict[Any, Any]:
     step of either is a step of both."""
     kept: dict[Any, Any] = {}
     for name, one in named.items():
-        if not any(have_groups_in_common(one, known) for known in kept.values()):
+        if not any(are_one(one, known) for known in kept.values()):
             kept[name] = one
     return kept

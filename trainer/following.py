@@ -12,9 +12,9 @@ from ..core.errors import Unavailable
 from ..core.standing import LR_ACTIONS
 from .abilities import Abilities, spread, wanted_weights
 from .agreement import Member
-from .lr import HOOKS
 from .parts import reset_if_not_finite
 from .ranks import Table
+from .step_hooks import HOOKS
 from .voice import Voice
 
 GO_WAIT_S = 120.0

@@ -14,8 +14,8 @@ from .cycle import steerings_of
 from .effects import Effects
 from .following import Following
 from .keep_best import KeepBest
-from .lr import HOOKS
 from .ranks import Seat, open_table
+from .step_hooks import HOOKS
 from .terms import Terms
 from .voice import Voice
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
 from typing import Any
+from weakref import ref
 
 from ..core.intent import LrIntent, Rate
 from .rates import NUMBERS, Placed, is_rate, sets_its_own, wanted
@@ -17,6 +18,14 @@ from .rates import NUMBERS, Placed, is_rate, sets_its_own, wanted
 AS_IS = LrIntent()
 AS_USUAL = Rate()
 MOST_SERIES = 8
+
+
+class Guard(dict[str, Any]):
+    """The keyword arguments of a step that uses other rates. torch's frame around the step holds them: where they go before
+    the post hook has come, the step has raised (torch skips the post hooks then), and the user's rates are put back before
+    the script goes on behind its `except`."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Steering:
@@ -33,16 +42,19 @@ class Steering:
         self.min_lr = 0.0
         self._steers = False
         self._rates: list[Rate] = []
-        self._number = 0
+        self._plan: list[tuple[float, float | None] | None] = []
+        self._guard: Guard | None = None
+        self._guarded: ref[Guard] | None = None
         self._frame = 0
         self._code: CodeType | None = None
         self._placed = Placed()
         self._handles: list[Any] = []
+        self._failed: Callable[[Exception], None] = _unheard
 
     def want(self, intent: LrIntent, min_lr: float = 0.0) -> None:
         """In force from the next step on; `min_lr` is a floor beside the intent's own."""
         self.intent, self.min_lr = intent, max(min_lr, intent.min_lr)
-        self._rates = []
+        self._rates, self._plan = [], []
         self._steers = not intent.unchanged
 
     def own(self) -> list[float]:
@@ -71,13 +83,13 @@ class Steering:
         if self._frame:
             self.settle()
         groups = self.optimizer.param_groups
-        return self._pair(groups[0], 0) if groups and not self._placed else None
+        return self._pair(groups[0], 0) if groups and not self._placed.any else None
 
     def pairs(self) -> list[tuple[str, tuple[float, float]]]:
         """As `first`, of each group whose rate is a number, with the group's name."""
         if self._frame:
             self.settle()
-        if self._placed:
+        if self._placed.any:
             return []
         pairs = ((names[-1], self._pair(self.optimizer.param_groups[i], i)) for i, names in enumerate(self.names()))
         return [(name, pair) for name, pair in pairs if pair is not None]
@@ -90,32 +102,32 @@ class Steering:
             lr = lr.item()
         return float(lr), wanted(float(lr), self._of_groups()[number], self.min_lr) if self._steers else float(lr)
 
-    def begin(self, optimizer: Any, frame: FrameType) -> int:
-        """Before a step of any optimizer; `frame` is torch's wrapper around that step. The number of the step where a rate
-        was put in place for it, else 0."""
-        if optimizer is not self.optimizer and not have_groups_in_common(optimizer, self.optimizer):
-            return 0
+    def begin(self, optimizer: Any, frame: FrameType, kwargs: dict[str, Any]) -> Guard | None:
+        """Before a step of `optimizer`, which has the groups of this one; `frame` is torch's wrapper around that step. The
+        arguments that the step is to get in place of `kwargs`, where a rate was put in place for it."""
         if self._frame:
             if self._stepping():  # a wrapper (Lookahead) or a subclass steps inside its own step: scaled once
-                return 0
+                return None
             self.settle()
         self._frame, self._code = id(frame), frame.f_code
         if not self._steers:
-            return 0
-        self._number += 1
+            return None
+        guard, self._guard = self._guard, None
+        if guard is None or kwargs:
+            guard = Guard(kwargs)
+            self._guarded = ref(guard, self._lost)
         self._place(optimizer)
-        return self._number
+        return guard
 
-    def over(self, number: int) -> None:
-        """Step `number` is over, with or without its post hooks."""
-        if self._frame and number == self._number:
-            self.settle()
-
-    def end(self, frame: FrameType) -> None:
+    def end(self, frame: FrameType, kwargs: dict[str, Any]) -> None:
         """After a step of any optimizer: puts back what `begin` of the same step replaced, then it is a boundary."""
         if id(frame) != self._frame:
             return
-        self._put_back()
+        self._frame = 0
+        if self._placed.any:
+            self.overwritten += self._placed.put_back()
+            if type(kwargs) is Guard and not kwargs:
+                self._guard = kwargs  # a step later it serves again
         if self.boundary is not None:
             self.boundary()
 
@@ -126,7 +138,8 @@ class Steering:
 
     def watch_state(self, failed: Callable[[Exception], None]) -> None:
         """From now on `state_dict()` of the optimizer holds the user's own rates even where it is called from inside a step
-        (a closure, a signal's handler) or where a step has raised."""
+        (a closure, a signal's handler) or where a step has raised. `failed` hears what goes wrong here from now on."""
+        self._failed = failed
 
         def before(_: Any) -> None:
             try:
@@ -136,7 +149,7 @@ class Steering:
 
         def after(optimizer: Any, state: dict[str, Any]) -> None:
             try:
-                if self._placed:
+                if self._placed.any:
                     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
                         if "lr" in saved:
                             saved["lr"] = self._placed.own(group)
@@ -152,6 +165,7 @@ class Steering:
     def let_go(self) -> None:
         """The optimizer is its owner's alone."""
         self.settle()
+        self._guard = self._guarded = None
         while self._handles:
             self._handles.pop().remove()
 
@@ -168,26 +182,43 @@ class Steering:
     def _of_groups(self) -> list[Rate]:
         """The rate of each group, worked out again when groups were added or taken away."""
         if len(self._rates) != len(self.optimizer.param_groups):
-            rates = [self.intent.rate(self.name, *names) for names in self.names()]
-            self._rates = [AS_USUAL if rate == AS_USUAL else rate for rate in rates]
+            self._rates = [self.intent.rate(self.name, *names) for names in self.names()]
+            self._plan = [None if rate == AS_USUAL else (rate.multiplier, rate.hold) for rate in self._rates]
         return self._rates
 
     def _place(self, optimizer: Any) -> None:
-        of_its_own: dict[int, Rate] | None = None
-        for group, rate in zip(self.optimizer.param_groups, self._of_groups(), strict=True):
-            if rate is AS_USUAL:
+        """Written out for plain numbers and without what could be spared: it is paid for at every step."""
+        groups, placed, floor, others = self.optimizer.param_groups, self._placed, self.min_lr, False
+        if len(self._plan) != len(groups):
+            self._of_groups()
+        placed.any = True
+        plan = iter(self._plan)
+        for group in groups:
+            rate, lr = next(plan), group.get("lr")
+            if rate is None:
                 continue
+            if type(lr) is not float:
+                others = True
+                continue
+            multiplier, used = rate
+            if used is None:  # else it is held
+                used = lr * multiplier
+                if used < floor:
+                    used = max(used, min(lr, floor))
+            group["lr"] = used
+            placed.groups.append((group, lr, used))
+        if others:
+            self._place_others(optimizer)
+
+    def _place_others(self, optimizer: Any) -> None:
+        """What is no plain float: tensors, other numbers, and rates that the optimizer computes."""
+        of_its_own: dict[int, Rate] = {}
+        placed = {id(group) for group, _, _ in self._placed.groups}
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             lr = group.get("lr")
-            if type(lr) is float:
-                multiplier, placed = rate  # `wanted`, spelled out here: this is paid for at every step
-                if placed is None:
-                    floor, placed = self.min_lr, lr * multiplier
-                    if placed < floor:
-                        placed = max(placed, min(lr, floor))
-                group["lr"] = placed
-                self._placed.groups.append((group, lr, placed))
-            elif not is_rate(lr):
-                of_its_own = of_its_own or {}
+            if rate == AS_USUAL or id(group) in placed:
+                continue
+            if not is_rate(lr):
                 of_its_own[id(group)] = rate
             elif hasattr(lr, "copy_"):
                 self._placed.tensor(lr, rate, self.min_lr)
@@ -196,16 +227,22 @@ class Steering:
         if of_its_own and sets_its_own(optimizer):
             self._placed.function(optimizer, of_its_own, self.min_lr)
 
+    def _lost(self, _: object) -> None:
+        """The arguments of a step are gone and its post hook has not come."""
+        try:
+            self.settle()
+        except Exception as error:  # noqa: BLE001  # as in the hooks
+            self._failed(error)
+
     def _put_back(self) -> None:
         self._frame, self._code = 0, None
-        if self._placed:
-            self.overwritten += self._placed.put_back()
+        self.overwritten += self._placed.put_back()
 
 
-def have_groups_in_common(one: Any, other: Any) -> bool:
+def are_one(one: Any, other: Any) -> bool:
     """Whether two optimizers step the same groups, as a wrapper and the optimizer in it do."""
     theirs, ours = one.param_groups, other.param_groups
-    return bool(theirs) and bool(ours) and theirs[0] is ours[0]
+    return one is other or (bool(theirs) and bool(ours) and theirs[0] is ours[0])
 
 
 def series_of(steerings: Sequence[Steering]) -> dict[str, float]:
@@ -222,88 +259,5 @@ def series_of(steerings: Sequence[Steering]) -> dict[str, float]:
     return told
 
 
-class StepHooks:
-    """torch's hooks around every optimizer step of this process, registered once, for all attachments."""
-
-    def __init__(self) -> None:
-        self.steerings: tuple[Steering, ...] = ()
-        self.failures = 0
-        self.last_failure = ""
-        self._handles: list[Any] = []
-
-    def add(self, steering: Steering) -> None:
-        """Begins to steer. Of several attachments to one optimizer the newest does; the older hear its boundaries only."""
-        for other in self.steerings:
-            if other.optimizer is steering.optimizer or have_groups_in_common(other.optimizer, steering.optimizer):
-                other.settle()
-                other.want(AS_IS)
-                other.displaced = True
-        if not self._handles:
-            from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-
-            self._handles = [register_optimizer_step_pre_hook(_before_step), register_optimizer_step_post_hook(_after_step)]
-        self.steerings = (*self.steerings, steering)
-        steering.watch_state(self.failed)
-
-    def remove(self, steering: Steering) -> None:
-        """The optimizer is its owner's again; without attachments no hook stays."""
-        steering.let_go()
-        self.steerings = tuple(one for one in self.steerings if one is not steering)
-        if not self.steerings:
-            handles, self._handles = self._handles, []
-            for handle in handles:
-                handle.remove()
-
-    def failed(self, error: Exception) -> None:
-        """Counts: a hook of ours never reaches the training."""
-        self.failures += 1
-        self.last_failure = f"{type(error).__name__}: {error}"
-
-
-HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is too
-
-
-class Guard(dict[str, Any]):
-    """The keyword arguments of a step that uses other rates. They go with torch's frame around it: so the user's rates come
-    back where the step raised, whose post hooks torch skips, before the script goes on behind its `except`."""
-
-    __slots__ = ("steps",)  # without: a dict more, made at every step
-
-    def __init__(self, kwargs: dict[str, Any], steps: tuple[tuple[Steering, int], ...] = ()) -> None:
-        super().__init__(kwargs)
-        self.steps = steps
-
-    def __del__(self) -> None:
-        for steering, number in self.steps:
-            try:
-                steering.over(number)
-            except Exception as error:  # noqa: BLE001  # as in the hooks
-                HOOKS.failed(error)
-
-
-def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | None:
-    guard: Guard | None = None
-    for steering in HOOKS.steerings:
-        try:
-            number = steering.begin(optimizer, sys._getframe(1))
-            if number:
-                if guard is None:
-                    guard = Guard(kwargs, ((steering, number),))
-                else:
-                    guard.steps += ((steering, number),)
-        except Exception as error:  # noqa: BLE001  # fail open: the job goes on
-            HOOKS.failed(error)
-    return None if guard is None else (args, guard)
-
-
-def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    for steering in HOOKS.steerings:
-        try:
-            steering.end(sys._getframe(1))
-        except Exception as error:  # noqa: BLE001  # fail open: the job goes on
-            HOOKS.failed(error)
-
-
-# A compiled optimizer would trace into them otherwise.
-_before_step._torchdynamo_disable = True  # type: ignore[attr-defined]  # a mark that dynamo looks for on the function
-_after_step._torchdynamo_disable = True  # type: ignore[attr-defined]  # likewise
+def _unheard(_: Exception) -> None:
+    """Nobody listens yet."""

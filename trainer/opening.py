@@ -33,7 +33,7 @@ from .hidden import sweep_hidden
 from .journal import Journal, close_owed, last_attempt, last_intent, pruned_before, sweep
 from .keep_best import KeepBest
 from .leading import Leading
-from .lr import HOOKS
+from .step_hooks import HOOKS
 from .terms import Terms
 from .voice import Voice
 

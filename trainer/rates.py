@@ -15,15 +15,14 @@ NUMBERS = (float, int)
 
 
 class Placed:
-    """What was put in place of the user's rates for one step, and what was there. Empty between steps."""
+    """What was put in place of the user's rates for one step, and what was there. Empty between steps; `any` says whether
+    it may not be."""
 
     def __init__(self) -> None:
+        self.any = False
         self.groups: list[tuple[dict[str, Any], Any, float]] = []
         self._tensors: list[tuple[Any, Any]] = []
         self._functions: list[tuple[Any, Any]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.groups or self._tensors or self._functions)
 
     def number(self, group: dict[str, Any], wanted: float) -> None:
         """`wanted` for the group's own number."""
@@ -74,7 +73,13 @@ class Placed:
                 group["lr"] = own
             else:
                 overwritten += 1
+        self.any = False
         self.groups.clear()
+        if self._tensors or self._functions:
+            self._put_back_others()
+        return overwritten
+
+    def _put_back_others(self) -> None:
         while self._tensors:
             tensor, own = self._tensors.pop()
             tensor.detach().copy_(own)
@@ -84,7 +89,6 @@ class Placed:
                 optimizer.__dict__.pop("_get_lr", None)
             else:
                 optimizer._get_lr = before
-        return overwritten
 
 
 def wanted(lr: float, rate: Rate, floor: float) -> float:

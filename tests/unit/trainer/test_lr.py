@@ -8,7 +8,8 @@ import pytest
 import torch
 from smarttuner.core.intent import LrIntent, LrPart
 from smarttuner.trainer.cycle import Cycle
-from smarttuner.trainer.lr import HOOKS, Steering, series_of
+from smarttuner.trainer.lr import Steering, series_of
+from smarttuner.trainer.step_hooks import HOOKS
 from torch.optim import lr_scheduler as sched
 
 
@@ -194,6 +195,40 @@ def test_a_step_that_raises_leaves_no_foreign_rate_behind(steer):
     optimizer.step()  # or at the next step
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert boundaries == [1]
+
+
+@pytest.mark.parametrize("good_steps", [0, 1, 3])
+def test_the_rate_is_the_users_behind_the_except_of_any_later_step(good_steps, steer):
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None, fails=False):
+            if fails:
+                raise RuntimeError("out of memory")
+            return self.param_groups[0]["lr"]
+
+    optimizer = Failing(model_of().parameters(), lr=0.1)
+    steer(optimizer).want(LrIntent(0.5, None, 1))
+    for _ in range(3):
+        assert [optimizer.step() for _ in range(good_steps)] == [0.05] * good_steps
+        with contextlib.suppress(RuntimeError):
+            optimizer.step(fails=True)
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        with contextlib.suppress(RuntimeError):
+            optimizer.step(None, True)
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        assert optimizer.step(closure=None) == 0.05
+
+
+def test_a_hook_of_the_users_that_gives_the_step_other_arguments_ends_no_override(steer):
+    class Telling(torch.optim.SGD):
+        def step(self, closure=None, said=None):
+            return said, self.param_groups[0]["lr"]
+
+    optimizer = Telling(model_of().parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(lambda _, args, kwargs: (args, {"said": 7}))
+    steer(optimizer).want(LrIntent(0.5, None, 1))
+    for _ in range(3):
+        assert optimizer.step() == (7, 0.05)
+        assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 def test_asking_from_inside_a_closure_does_not_end_the_override(steer):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from smarttuner.core.intent import LrIntent
-from smarttuner.trainer.lr import HOOKS
+from smarttuner.trainer.step_hooks import HOOKS
 from torch.optim import lr_scheduler as sched
 
 STEPS, SAVED, RESUMED = 16, 6, 9

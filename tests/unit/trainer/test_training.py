@@ -7,8 +7,8 @@ import pathlib
 import pytest
 import smarttuner
 import torch
-from smarttuner.trainer.lr import HOOKS
 from smarttuner.trainer.parts import on_cpu
+from smarttuner.trainer.step_hooks import HOOKS
 from torch.utils.data import DataLoader, TensorDataset
 
 

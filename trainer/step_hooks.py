@@ -1,0 +1,88 @@
+"""torch's hooks around every optimizer step of this process, registered once for all that is attached to it."""
+
+from __future__ import annotations
+
+from sys import _getframe as frame_at
+from typing import Any
+
+from .lr import AS_IS, Guard, Steering, are_one
+
+
+class StepHooks:
+    """The steerings of this process. `known` are those of each optimizer that somebody named, by its id."""
+
+    def __init__(self) -> None:
+        self.steerings: tuple[Steering, ...] = ()
+        self.known: dict[int, tuple[Steering, ...]] = {}
+        self.failures = 0
+        self.last_failure = ""
+        self._handles: list[Any] = []
+
+    def add(self, steering: Steering) -> None:
+        """Begins to steer. Of several attachments to one optimizer the newest does; the older hear its boundaries only."""
+        for other in self.steerings:
+            if are_one(other.optimizer, steering.optimizer):
+                other.settle()
+                other.want(AS_IS)
+                other.displaced = True
+        if not self._handles:
+            from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+            self._handles = [register_optimizer_step_pre_hook(_before_step), register_optimizer_step_post_hook(_after_step)]
+        self.steerings = (*self.steerings, steering)
+        self._know()
+        steering.watch_state(self.failed)
+
+    def remove(self, steering: Steering) -> None:
+        """The optimizer is its owner's again; without attachments no hook stays."""
+        steering.let_go()
+        self.steerings = tuple(one for one in self.steerings if one is not steering)
+        self._know()
+        if not self.steerings:
+            handles, self._handles = self._handles, []
+            for handle in handles:
+                handle.remove()
+
+    def of(self, optimizer: Any) -> tuple[Steering, ...]:
+        """Those of an optimizer, which may be one that nobody named: around one that was, or within it."""
+        return tuple(one for one in self.steerings if are_one(optimizer, one.optimizer))
+
+    def _know(self) -> None:
+        """So that a step of one of many optimizers asks after no other."""
+        self.known = {id(one.optimizer): self.of(one.optimizer) for one in self.steerings}
+
+    def failed(self, error: Exception) -> None:
+        """Counts: a hook of ours never reaches the training."""
+        self.failures += 1
+        self.last_failure = f"{type(error).__name__}: {error}"
+
+
+HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is too
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | None:
+    guard: Guard | None = None
+    frame = frame_at(1)
+    try:
+        steerings = HOOKS.known.get(id(optimizer))
+        for steering in HOOKS.of(optimizer) if steerings is None else steerings:
+            made = steering.begin(optimizer, frame, kwargs)
+            if made is not None:  # an empty one counts
+                guard = made
+    except Exception as error:  # noqa: BLE001  # fail open: the job goes on
+        HOOKS.failed(error)
+    return None if guard is None else (args, guard)
+
+
+def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    frame = frame_at(1)
+    for steering in HOOKS.known.get(id(optimizer), HOOKS.steerings):
+        try:
+            steering.end(frame, kwargs)
+        except Exception as error:  # noqa: BLE001  # fail open: the job goes on
+            HOOKS.failed(error)
+
+
+# A compiled optimizer would trace into them otherwise.
+_before_step._torchdynamo_disable = True  # type: ignore[attr-defined]  # a mark that dynamo looks for on the function
+_after_step._torchdynamo_disable = True  # type: ignore[attr-defined]  # likewise
