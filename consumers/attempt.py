@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..core.events import Decision, Goal, MetricChunk
+from ..core.rungs import RungMeasure
 from ..core.standing import FOREVER, Standing
 from ..core.window import Subject, Window
 from .rules import Rule
@@ -47,11 +48,14 @@ class Attempt:
         self.found: dict[str, Found] = {}
         """By the name that is wanted. What was found stays found."""
         self.partition = 0
+        self.forget_at = 0.0
+        """Append time from which an attempt that is over, and no one's peer, is forgotten."""
         self.folded: Mapping[str, int] = {}
         """For each topic the offset before which it is in here already, as it was taken over."""
         self.scope = Scope((), primary)
         self._rules = rules
         self._primary = primary
+        self._curves: dict[str, RungMeasure] = {}
         self.settle()
 
     @property
@@ -76,11 +80,22 @@ class Attempt:
         """What the latch of a rule is called here."""
         return f"{rule.policy.name}/{self.judged(rule)}"
 
+    def curves(self) -> dict[str, RungMeasure]:
+        """The series that are compared with those of peers; they stay when the attempt is over."""
+        measures = {series: one for series, window in self.windows.items() if (one := _curve_of(window)) is not None}
+        return self._curves | measures if self.standing.record.over else measures
+
+    def curve(self, series: str) -> RungMeasure | None:
+        """The one of a series."""
+        window = self.windows.get(series)
+        return self._curves.get(series) if window is None else _curve_of(window)
+
     def settle(self) -> None:
         """Takes the rules that fit what the job said; windows of series that stay judged go on."""
         record = self.standing.record
         self.scope = scope_of(self._rules, record, self._primary)
         if record.over:
+            self._curves = self.curves()
             self.rules, self.windows = [], {}
             return
         self.rules, self.goal = list(self.scope.rules), self.scope.goal
@@ -150,7 +165,15 @@ class Attempt:
     def dump(self) -> bytes:
         """The state as msgpack."""
         windows = {series: window.dump() for series, window in self.windows.items()}
-        plain = {"standing": self.standing.dump(), "series": self.series, "windows": windows, "found": self.found}
+        curves = {series: [one.goal, one.dump()] for series, one in self._curves.items()}
+        plain = {
+            "standing": self.standing.dump(),
+            "series": self.series,
+            "windows": windows,
+            "found": self.found,
+            "curves": curves,
+            "forget_at": self.forget_at,
+        }
         return msgspec.msgpack.encode(plain)
 
     @classmethod
@@ -165,7 +188,16 @@ class Attempt:
         for series, window in attempt.windows.items():
             if series in plain["windows"]:
                 window.load(plain["windows"][series])
+        attempt.forget_at = plain.get("forget_at", 0.0)
+        for series, (goal, state) in plain.get("curves", {}).items():
+            attempt._curves[series] = RungMeasure(goal)
+            attempt._curves[series].load(state)
         return attempt
+
+
+def _curve_of(window: Window) -> RungMeasure | None:
+    found = window.measures.get(RungMeasure.key_of(window.subject.goal))
+    return found if isinstance(found, RungMeasure) else None
 
 
 def silent_until(passed: Decision) -> float:

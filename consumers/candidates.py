@@ -14,15 +14,15 @@ from .attempt import Attempt
 from .rules import Rule
 
 Conclude = Callable[[Attempt, Rule, Decision], None]
-Heap = list[tuple[float, int, int, int, "Candidates"]]
-"""(append time, position in the source, number of the rule, tie, candidates)"""
+Heap = list[tuple[int, int, int, int, "Candidates"]]
+"""(number of the record, position in the source, number of the rule, tie, candidates)"""
 
 
 def judge_in_order(heap: Heap, before: Callable[[float], None], conclude: Conclude) -> None:
-    """Judges at every point of the heap, by (append time, position, rule); `before` is told each append time first."""
+    """Judges at every point of the heap, by (record, position, rule); `before` is told each append time first."""
     while heap:
-        when, _, _, tie, candidates = heapq.heappop(heap)
-        before(when)
+        _, _, _, tie, candidates = heapq.heappop(heap)
+        before(candidates.when)
         candidates.judge(conclude)
         candidates.push(heap, tie)
 
@@ -36,6 +36,8 @@ class Candidates:
         mask = rule.policy.screen(columns)
         self.points = list(range(len(columns))) if mask is None else np.flatnonzero(np.asarray(mask)).tolist()
         self.at = 0
+        self.when = 0.0
+        """Append time of the point it was pushed for."""
 
     def push(self, heap: Heap, tie: int) -> None:
         """Puts itself into the heap at its next point that no latch silences, if there is one."""
@@ -44,7 +46,9 @@ class Candidates:
             point = self.points[self.at]
             when = float(self.columns.appended[point])
             if when >= until:
-                heapq.heappush(heap, (when, int(self.columns.positions[point]), self.number, tie, self))
+                self.when = when
+                order, position = int(self.columns.orders[point]), int(self.columns.positions[point])
+                heapq.heappush(heap, (order, position, self.number, tie, self))
                 return
             self.at = len(self.points) if until == FOREVER else self.at + 1
 

@@ -11,6 +11,7 @@ from ..core.events import Decision, Mode, decision_id
 from ..core.standing import LR_ACTIONS, Standing
 from .answers import Answers
 from .attempt import Attempt, silent_until
+from .cohort import Cohorts
 from .rules import Rule
 
 EXPIRY_GRACE_S = 5.0
@@ -29,6 +30,7 @@ class Docket:
         self.gates = gates
         self.counters = counters
         self.answers = Answers(counters)
+        self.cohorts = Cohorts()
         self.changed: set[str] = set()
         self._timers: list[tuple[float, str, str]] = []
 
@@ -94,8 +96,15 @@ class Docket:
     # -- timers ----------------------------------------------------------------------------------------------------
 
     def forget_later(self, attempt: str, time: float) -> None:
-        """The attempt was over at `time`."""
+        """The attempt was over, or still someone's peer, at `time`."""
+        self.attempts[attempt].forget_at = time + FORGET_S
+        self.changed.add(attempt)
         heapq.heappush(self._timers, (time + FORGET_S, attempt, ""))
+
+    def forget(self, attempt: str) -> None:
+        """The attempt is over for long, or another daemon's now."""
+        del self.attempts[attempt]
+        self.cohorts.forget(attempt)
 
     def rearm(self, attempt: Attempt) -> None:
         """Sets the timers of an attempt that was loaded."""
@@ -103,11 +112,12 @@ class Docket:
         for decision in attempt.standing.pending.values():
             heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, name, decision.id))
         if record.over:
-            self.forget_later(name, record.ended or 0.0)
+            heapq.heappush(self._timers, (attempt.forget_at or (record.ended or 0.0) + FORGET_S, name, ""))
 
     def clear(self) -> None:
         """Forgets everything but the counters."""
         self.attempts.clear()
+        self.cohorts.clear()
         self.changed.clear()
         self.answers.take()
         self._timers = []
@@ -118,7 +128,10 @@ class Docket:
             deadline, name, what = heapq.heappop(self._timers)
             if what:
                 self._expire(name, what, deadline)
-            elif self.attempts.pop(name, None) is not None:
+            elif name in self.attempts and self.cohorts.has_company(name, self.attempts):
+                self.forget_later(name, deadline)
+            elif name in self.attempts:
+                self.forget(name)
                 self.changed.add(name)
 
     def _expire(self, name: str, identity: str, deadline: float) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from ..bus.claims import Claims
 from ..core.errors import CorruptData
-from ..core.events import MetricChunk, decode
+from ..core.events import MetricChunk, RunEvent, decode
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.window import Columns, Window
 from .attempt import Attempt, Rules
@@ -37,6 +38,8 @@ class Judge:
         self._docket = Docket(gates, self.counters)
         self._cuts = Cuts(self._docket, rules, primary)
         self._not_after_s = not_after_s
+        self._records = 0
+        """Records of metrics folded by this process: what the order of points of several runs goes by."""
         self._backlog = Backlog()
         self._next: tuple[Rules, Gates, str, float] | None = None
 
@@ -67,6 +70,7 @@ class Judge:
         for name, attempt in self.attempts.items():
             for latch in attempt.adopt(rules, primary):
                 attempt.standing.latches.pop(latch, None)
+            self._docket.cohorts.join(attempt)
             self._docket.changed.add(name)
 
     # -- folding ---------------------------------------------------------------------------------------------------
@@ -84,6 +88,7 @@ class Judge:
             if self._is_folded(event, record):
                 continue
             if isinstance(event, MetricChunk) and record.topic == METRICS:
+                self._records += 1
                 if Backlog.holds(event, record, now - self._not_after_s):
                     self._judge(stretch)
                     self._warm(event, record)
@@ -94,6 +99,8 @@ class Judge:
                 self._judge(stretch)
                 self._docket.fire(record.time)
                 self._cuts.fold(event, record)
+                if isinstance(event, RunEvent) and event.attempt in self.attempts:
+                    self._docket.cohorts.join(self.attempts[event.attempt])
         self._judge(stretch)
         if not records:
             self._docket.fire(now)
@@ -112,7 +119,10 @@ class Judge:
         self._backlog.points[chunk.attempt] += chunk.points()
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
-                self._extend(attempt.windows[one.name], chunk.source, positions, (one.steps, one.values, one.times), record.time)
+                points = (one.steps, one.values, one.times)
+                columns = self._extend(attempt.windows[one.name], chunk.source, positions, points, record.time, self._records)
+                if columns is not None:
+                    self._docket.cohorts.take(attempt, one.name, columns)
 
     def _end_of_stale(self, time: float) -> None:
         text = self._backlog.end(self._not_after_s)
@@ -127,21 +137,27 @@ class Judge:
             return
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
-                stretch.add((chunk.attempt, one.name, chunk.source), positions, one, record.time)
+                stretch.add((chunk.attempt, one.name, chunk.source), positions, one, record.time, self._records)
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
     def _judge(self, stretch: Stretch) -> None:
         """Judges what was gathered since the last cut: candidates of all series in the order of the log."""
         heap: Heap = []
-        for (name, series, source), (positions, points, appended) in stretch.take():
+        gathered: list[tuple[Attempt, Columns]] = []
+        for (name, series, source), new in stretch.take():
             attempt = self.attempts[name]
-            columns = self._extend(attempt.windows[series], source, positions, points, appended)
-            if columns is None:
-                continue
+            columns = self._extend(attempt.windows[series], source, *new)
+            if columns is not None:
+                self._docket.cohorts.take(attempt, series, columns)
+                gathered.append((attempt, columns))
+        for attempt, columns in gathered:
+            series = columns.subject.series
+            peers = self._docket.cohorts.peers(attempt, series, columns, self.attempts)
+            seen = columns if peers is None else replace(columns, peers=peers)
             for number, rule in enumerate(attempt.rules):
                 if attempt.judged(rule) == series:
-                    Candidates(attempt, rule, columns, number).push(heap, len(heap))
+                    Candidates(attempt, rule, seen, number).push(heap, len(heap))
         judge_in_order(heap, self._docket.fire, self._docket.conclude)
 
     def _extend(self, window: Window, *points: Any) -> Columns | None:
@@ -183,12 +199,13 @@ class Judge:
             attempt = self.attempts[name] = Attempt.load(body, self._cuts.rules, self._cuts.primary)
             attempt.partition, attempt.folded = partition, folded
             self._docket.rearm(attempt)
+            self._docket.cohorts.join(attempt)
             self._docket.changed.add(name)
 
     def drop(self, partition: int) -> None:
         """Forgets the attempts of a partition that is another daemon's now."""
         for name in [name for name, one in self.attempts.items() if one.partition == partition]:
-            del self.attempts[name]
+            self._docket.forget(name)
             self._docket.changed.discard(name)
 
     def touch(self, attempt: str) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .events import Decision, Goal, decision_id
+
+if TYPE_CHECKING:
+    from .peers import Peers
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -53,7 +56,8 @@ class Subject:
 @dataclass(frozen=True)
 class Evidence:
     """All that a policy may look at: one point and what was known right after it. `now` is when the point was appended
-    to the log, `figures` the measures by key, `recent` the last points (up to 128, this one last)."""
+    to the log, `figures` the measures by key, `recent` the last points (up to 128, this one last), `peers` the other runs of
+    the group, if this point closed a rung (one moment, k = 1)."""
 
     subject: Subject
     step: int
@@ -64,6 +68,7 @@ class Evidence:
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     recent_steps: Sequence[float] | Ints = ()
     recent: Sequence[float] | Floats = ()
+    peers: Peers | None = None
 
     def decide(
         self,
@@ -97,7 +102,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Columns:
-    """n points to be judged, in order, as columns; `figures[key][name]` are what the measures knew right after each."""
+    """n points to be judged, in order, as columns; `figures[key][name]` are what the measures knew right after each.
+    `orders` number the records they came in, over all runs; `peers` are the other runs of the group, if there are any."""
 
     subject: Subject
     source: str
@@ -106,9 +112,11 @@ class Columns:
     values: Floats
     times: Floats
     appended: Floats
+    orders: Ints
     figures: Mapping[str, Mapping[str, NDArray[Any]]]
     _tail_steps: Ints
     _tail: Floats
+    peers: Peers | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -127,6 +135,7 @@ class Columns:
             figures={key: {name: column[i].item() for name, column in named.items()} for key, named in self.figures.items()},
             recent_steps=self._tail_steps[start:end],
             recent=self._tail[start:end],
+            peers=self.peers.moment(i) if self.peers is not None else None,
         )
 
 
@@ -163,25 +172,27 @@ class Window:
         positions: Sequence[int] | Ints,
         points: tuple[Sequence[int], Sequence[Any], Sequence[float]],
         appended: float | Floats,
+        orders: int | Ints = 0,
     ) -> Columns | None:
         """Takes `points` (steps, values, times; equal lengths, rising positions) in, appended to the log at one time or at one
-        a point; the columns to judge, or None when there is nothing new."""
+        a point, in one record or (`orders`, rising) several; the columns to judge, or None when there is nothing new."""
         at = np.asarray(positions, np.int64)
         steps: Ints = np.asarray(points[0], np.int64)
         values: Floats = np.asarray(points[1], np.float64)
         times: Floats = np.asarray(points[2], np.float64)
         when = np.full(at.size, appended) if isinstance(appended, float) else appended
+        order = np.full(at.size, orders, np.int64) if isinstance(orders, int) else orders
         fresh = at > _highest_before(at, self.last.get(source, -1))
         if not fresh.all():
             self.repeated += int(fresh.size - fresh.sum())
-            at, steps, values, times, when = _pick(fresh, at, steps, values, times, when)
+            at, steps, values, times, when, order = _pick(fresh, at, steps, values, times, when, order)
         if not at.size:
             return None
         self.last[source] = int(at[-1])
         ahead = steps > _highest_before(steps, np.iinfo(np.int64).min if self.last_step is None else self.last_step)
         if not ahead.all():
             self.not_advancing += int(ahead.size - ahead.sum())
-            at, steps, values, times, when = _pick(ahead, at, steps, values, times, when)
+            at, steps, values, times, when, order = _pick(ahead, at, steps, values, times, when, order)
             if not at.size:
                 return None
         self.last_step = int(steps[-1])
@@ -190,7 +201,7 @@ class Window:
         tail: Floats = np.concatenate((self._values, values))
         self._steps, self._values = tail_steps[-TAIL:], tail[-TAIL:]
         figures = {key: one.fold(steps, values) for key, one in self.measures.items()}
-        self._latest = Columns(self.subject, source, at, steps, values, times, when, figures, tail_steps, tail)
+        self._latest = Columns(self.subject, source, at, steps, values, times, when, order, figures, tail_steps, tail)
         return self._latest
 
     def latest(self, now: float, trigger: str) -> Evidence | None:
