@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,14 +69,15 @@ class KafkaStateLog:
         if reader is not None:
             close(reader, 0.5)
 
-    def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
+    def write(self, entries: Mapping[int, Sequence[tuple[str, bytes | None]]]) -> None:
         """Returns when all are acknowledged."""
-        for key, body in entries:
+        letters = [Letter(STATE, partition, key, body) for partition, several in entries.items() for key, body in several]
+        for _, _, key, body, _ in letters:
             if not key:
                 raise UsageError("a compacted topic takes no entry without a key", "name the attempt in the key")
             if body is not None and len(body) > STATE_BYTES - _ROOM_BYTES:
                 raise UsageError(f"the state {key} has {len(body)} bytes", f"{STATE_BYTES - _ROOM_BYTES} are the limit: split it")
-        self._publisher.send([Letter(STATE, partition, key, body) for key, body in entries])
+        self._publisher.send(letters)
 
     def close(self) -> None:
         """Idempotent."""

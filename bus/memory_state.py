@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class MemoryStateLog:
@@ -18,10 +18,11 @@ class MemoryStateLog:
         with self._lock:
             return list(self._entries.get(partition, ()))
 
-    def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
-        """Appends in order."""
-        with self._lock:
-            self._entries.setdefault(partition, []).extend(entries)
+    def write(self, entries: Mapping[int, Sequence[tuple[str, bytes | None]]]) -> None:
+        """Appends to each partition in order."""
+        for partition, several in entries.items():
+            with self._lock:
+                self._entries.setdefault(partition, []).extend(several)
 
     def compact(self, partition: int, before: int) -> None:
         """Keeps the last entry of each key among the first `before` ones, as the broker does with what is older than

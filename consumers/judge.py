@@ -8,7 +8,7 @@ ids and their order depend on the log alone, and not on how it was cut into batc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from ..bus.claims import Claims
 from ..core.errors import CorruptData
-from ..core.events import MetricChunk, RunEvent, decode
+from ..core.events import MetricChunk, Request, RunEvent, decode
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.window import Columns, Window
 from .attempt import Attempt, Rules
@@ -108,9 +108,14 @@ class Judge:
         return self._docket.answers.take()
 
     def _is_folded(self, event: Any, record: Record) -> bool:
-        """An attempt that was taken over may be ahead of its partition's cursor."""
+        """An attempt that was taken over may be ahead of its partition's cursor; what a person asked of its run, too, which
+        would find another attempt now than it did (those of one key are saved together)."""
         attempt = self.attempts.get(getattr(event, "attempt", None) or "")
-        return attempt is not None and record.offset < attempt.folded.get(record.topic, 0)
+        if attempt is None and isinstance(event, Request):
+            mates = [one for one in self.attempts.values() if one.standing.record.run == event.run]
+        else:
+            mates = [attempt] if attempt is not None else []
+        return any(record.offset < one.folded.get(record.topic, 0) for one in mates)
 
     def _warm(self, chunk: MetricChunk, record: Record) -> None:
         """Backlog older than a decision may be: it warms the windows and decides nothing."""
@@ -169,18 +174,22 @@ class Judge:
     # -- state -----------------------------------------------------------------------------------------------------
 
     @property
-    def changed(self) -> int:
-        """How many attempts changed since `saved`."""
-        return len(self._docket.changed)
+    def changed(self) -> Collection[str]:
+        """The attempts that changed since they were `saved`."""
+        return self._docket.changed
 
-    def changes(self) -> tuple[dict[str, bytes | None], bytes]:
-        """What changed since `saved`, as the bytes of each attempt, and the judge's own body."""
-        bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in self._docket.changed}
+    def changes(self, names: Iterable[str] | None = None) -> tuple[dict[str, bytes | None], bytes]:
+        """The bytes of each attempt that changed (or of `names`), None for one that is forgotten, and the judge's own body."""
+        wanted = self._docket.changed if names is None else names
+        bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in wanted}
         return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "stale": dict(self._backlog.points)})
 
-    def saved(self) -> None:
-        """What `changes` gave is durable."""
-        self._docket.changed.clear()
+    def saved(self, names: Iterable[str] | None = None) -> None:
+        """What `changes` gave of these, or of all, is durable."""
+        if names is None:
+            self._docket.changed.clear()
+        else:
+            self._docket.changed.difference_update(names)
 
     def load(self, attempts: Mapping[str, bytes], body: bytes | None) -> None:
         """Forgets everything and takes the saved state instead."""

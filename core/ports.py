@@ -104,8 +104,9 @@ class StateLog(Protocol):
         """All entries up to the end as it is now, in the order in which they were written; None takes a key away. Of
         entries with one key, older ones may be missing."""
 
-    def write(self, partition: int, entries: Sequence[tuple[str, bytes | None]]) -> None:
-        """Appends in order; on return all survive a kill of this process, on an error none or a prefix does."""
+    def write(self, entries: Mapping[int, Sequence[tuple[str, bytes | None]]]) -> None:
+        """Appends to each partition in order; on return all survive a kill of this process, on an error of each none or a
+        prefix does."""
 
     def close(self) -> None: ...
 

@@ -5,13 +5,15 @@ it from there on; `NAME@EPOCH` is one attempt with the offsets it is folded to a
 the partition's cursor, written behind the attempts. What stands behind a claim under a lower epoch was written by
 a daemon that had lost the partition, and does not count.
 
-A kill between two entries leaves attempts that are ahead of the cursor: what they hold already is not folded again.
+Attempts may be ahead of the cursor: what they hold already is not folded again. So an answer waits only for its own attempt
+(and what shares its key) to be written; all else that changed is written in slices, a partition after the other, and a
+partition's cursor moves when a round through it has ended, to where the round began.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
 
 import msgspec
@@ -20,19 +22,22 @@ from ..bus.claims import REPEAT_S
 from ..bus.partitions import key_of, partition_of
 from ..consumers.judge import Judge
 from ..core.errors import CorruptData, Unavailable
-from ..core.events import Claim, Decision, decode, encode
+from ..core.events import Claim, Decision, decode, encode, topic_key
 from ..core.ports import CONTROL, EARLIEST, Bus, Clock, Message, Partition, StateLog
 
 log = logging.getLogger("smarttuner.fleet")
 SAVE_EVERY_S = 5.0
+"""A partition rests so long between two rounds through what changed in it."""
+SLICE = 64
 SAVE_SHARE = 20
-"""Without an answer what changed is saved every 5 s, or every 20 times what the last save took."""
+"""A round writes so many attempts at once, and pauses for 20 times as long as that took: an answer never waits for a thousand."""
 TELL_S = 1.0
 CLAIM_TRIES = 20
 HEAD, CLAIM = "|head", "|claim"
 """No attempt can be called so."""
 
 Waiting = Mapping[tuple[int, str], list[Message]]
+Entry = tuple[str, bytes | None]
 
 
 class Saved(msgspec.Struct, array_like=True):
@@ -56,13 +61,17 @@ class Found(msgspec.Struct):
 
 
 class Share:
-    """One partition that this daemon owns. `moved`: the head must be written though no answer is."""
+    """One partition that this daemon owns. `moved`: the head must be written though the cursor stands. `round` is what the round
+    under way has not written yet, `goal` the cursor at its begin; no round is under way while `goal` is None."""
 
-    def __init__(self, epoch: int, cursor: Mapping[str, int], clock: Clock) -> None:
+    def __init__(self, epoch: int, cursor: Mapping[str, int], clock: Clock, first_s: float) -> None:
         self.epoch = epoch
         self.cursor = dict(cursor)
         self.durable = dict(cursor)
         self.moved = False
+        self.round: list[str] = []
+        self.goal: dict[str, int] | None = None
+        self.due = clock.monotonic() + first_s
         self.claim_due = clock.monotonic() + REPEAT_S
 
 
@@ -80,7 +89,8 @@ class FleetStore:
         self._homes: dict[str, int] = {}
         self._out: dict[int, tuple[int, str, Message]] = {}
         self._numbers = count(1)
-        self._due = self._tell_at = 0.0
+        self._pause_until = self._tell_at = 0.0
+        self._told: dict[Partition, int] = {}
         self.taken_over = 0
         self.unreadable = 0
 
@@ -103,7 +113,7 @@ class FleetStore:
     def _take(self, number: int) -> Share:
         """Claims the partition and takes its state. What it says before the first decision: its claim, on `control`."""
         found = self._claim(number)
-        share = Share(found.epoch, found.head.folded, self._clock)
+        share = Share(found.epoch, found.head.folded, self._clock, SAVE_EVERY_S * (number + 1) / self._partitions)
         self._judge.take(number, {name: (one.body, one.folded) for name, one in found.attempts.items()})
         self._shares[number] = share
         for name, one in [("", found.head), *found.attempts.items()]:
@@ -113,7 +123,7 @@ class FleetStore:
         # All of it once more under the new epoch, and only then without the old: the former owner may still be writing.
         entries = [(f"{name}@{share.epoch}", msgspec.msgpack.encode(one)) for name, one in found.attempts.items()]
         entries.append((f"head|{share.epoch}", msgspec.msgpack.encode(found.head)))
-        self._state.write(number, [*entries, *((key, None) for key in found.outdated)])
+        self._state.write({number: [*entries, *((key, None) for key in found.outdated)]})
         self._say(number, share)
         self.taken_over += 1
         self.unreadable += found.unreadable
@@ -123,7 +133,7 @@ class FleetStore:
     def _claim(self, number: int) -> Found:
         for _ in range(CLAIM_TRIES):
             epoch = restore(self._state.read(number)).epoch + 1
-            self._state.write(number, [(f"claim|{epoch}|{self._daemon}", b"")])
+            self._state.write({number: [(f"claim|{epoch}|{self._daemon}", b"")]})
             found = restore(self._state.read(number))
             if (found.epoch, found.owner) == (epoch, self._daemon):
                 return found
@@ -140,8 +150,9 @@ class FleetStore:
         share.claim_due = self._clock.monotonic() + REPEAT_S
 
     def revoke(self, partitions: Sequence[Partition]) -> None:
-        self._save()
-        for number in {number for _, number in partitions}:
+        numbers = {number for _, number in partitions}
+        self._save(numbers)
+        for number in numbers:
             if self._shares.pop(number, None) is not None:
                 self._judge.drop(number)
                 self._out = {n: one for n, one in self._out.items() if one[0] != number}
@@ -156,15 +167,17 @@ class FleetStore:
         for (topic, number), following in positions.items():
             if number in self._shares:
                 self._shares[number].cursor[topic] = following
-        for message in answers:
-            self._put(*self._home(message), message)
+        homes = {self._put(*self._home(message), message) for message in answers}
         monotonic = self._clock.monotonic()
         for number, share in self._shares.items():
             if monotonic >= share.claim_due:
                 self._say(number, share)
-        if not answers and not at_once and monotonic < self._due:
-            return None
-        return self._save()
+        if at_once:
+            self._save(self._shares)
+        elif homes:
+            self._save_answers(homes)
+        self._save_slice()
+        return self._folded() if monotonic >= self._tell_at else None
 
     @property
     def waiting(self) -> bool:
@@ -182,8 +195,8 @@ class FleetStore:
                 self._shares[partition].moved = True
 
     def finish(self, now: float) -> Mapping[Partition, int] | None:
-        self._tell_at = 0.0
-        return self._save()
+        self._save(self._shares)
+        return self._folded()
 
     def close(self) -> None:
         """Lets go of the handle by which claims are said."""
@@ -210,8 +223,9 @@ class FleetStore:
         number = partition_of(message.key, self._partitions)
         return (number if number in self._shares else min(self._shares, default=number)), ""
 
-    def _put(self, number: int, attempt: str, message: Message) -> None:
+    def _put(self, number: int, attempt: str, message: Message) -> tuple[int, str]:
         self._out[next(self._numbers)] = (number, attempt, message)
+        return number, attempt
 
     def _stamped(self, partition: int, message: Message) -> Message:
         """A decision goes out under the epoch of who sends it."""
@@ -229,37 +243,110 @@ class FleetStore:
             found.setdefault((number, attempt), []).append(message)
         return found
 
-    def _save(self) -> Mapping[Partition, int] | None:
+    def _save(self, numbers: Collection[int]) -> None:
+        """Makes all of these partitions durable at once, with their cursors."""
+        names = self._changed_in(numbers)
+        entries = self._entries(names)
+        for number in numbers:
+            share = self._shares.get(number)
+            if share is not None and (number in entries or share.moved or share.cursor != share.durable):
+                entries.setdefault(number, []).append(self._head(number, share, share.cursor))
+        self._write(entries, names)
+        for number in entries:
+            self._rest(self._shares[number], self._shares[number].cursor)
+
+    def _save_answers(self, homes: Collection[tuple[int, str]]) -> None:
+        """Makes answers durable with the attempts they are of, and these with all that share their key. What belongs to no
+        attempt is not known again when it is folded again: it is saved with its partition's cursor."""
+        whole = {number for number, attempt in homes if not attempt}
+        if whole:
+            self._save(whole)
+        keys = {(number, self._key(attempt)) for number, attempt in homes if number not in whole}
+        if keys:
+            numbers = {number for number, _ in keys}
+            attempts = self._judge.attempts
+            known = [name for name in self._changed_in(numbers) if name in attempts]
+            names = [name for name in known if (attempts[name].partition, self._key(name)) in keys]
+            self._write(self._entries(names), names)
+
+    def _save_slice(self) -> None:
+        """Goes on with the round of the partition that has waited longest, if one is due."""
         begun = self._clock.monotonic()
-        bodies, _ = self._judge.changes()
-        waiting = self._waiting()
-        by_partition: dict[int, list[tuple[str, bytes | None]]] = {}
-        for name, body in bodies.items():
-            number = self._judge.attempts[name].partition if body is not None else self._homes.pop(name, -1)
+        if begun < self._pause_until or not self._shares:
+            return
+        number, share = min(self._shares.items(), key=lambda one: one[1].due)
+        if share.due > begun:
+            return
+        if share.goal is None:
+            share.goal, share.round = dict(share.cursor), sorted(self._changed_in([number]), key=self._key, reverse=True)
+        names: list[str] = []
+        while share.round and (len(names) < SLICE or self._key(share.round[-1]) == self._key(names[-1])):  # peers stay together
+            if share.round[-1] in self._judge.changed:  # else it was saved with an answer since
+                names.append(share.round[-1])
+            share.round.pop()
+        entries = self._entries(names)
+        if not share.round and (names or share.moved or share.goal != share.durable):
+            entries.setdefault(number, []).append(self._head(number, share, share.goal))
+        self._write(entries, names)
+        if not share.round:
+            self._rest(share, share.goal)
+        ended = self._clock.monotonic()
+        self._pause_until = ended + SAVE_SHARE * (ended - begun)
+
+    def _key(self, name: str) -> str:
+        attempt = self._judge.attempts.get(name)
+        return topic_key(attempt.standing.record.run, attempt.standing.record.group) if attempt is not None else ""
+
+    def _changed_in(self, numbers: Collection[int]) -> list[str]:
+        """What changed in these partitions, and what nobody has saved who is forgotten already."""
+        attempts, found = self._judge.attempts, []
+        for name in self._judge.changed:
+            number = attempts[name].partition if name in attempts else self._homes.get(name, -1)
+            if number in numbers or number not in self._shares:
+                found.append(name)
+        return found
+
+    def _entries(self, names: Iterable[str]) -> dict[int, list[Entry]]:
+        """Attempts as they are now, by partition."""
+        waiting, found = self._waiting(), dict[int, list[Entry]]()
+        for name, body in self._judge.changes(names)[0].items():
+            attempt = self._judge.attempts.get(name)
+            number = attempt.partition if attempt is not None else self._homes.pop(name, -1)
             share = self._shares.get(number)
             if share is None:
                 continue
-            self._homes[name] = number
-            value = None if body is None else _entry(body, share.cursor, waiting.get((number, name), ()))
-            by_partition.setdefault(number, []).append((f"{name}@{share.epoch}", value))
-        for number, share in self._shares.items():
-            if number in by_partition or share.moved or share.cursor != share.durable:
-                entries = by_partition.get(number, [])
-                head = _entry(b"", share.cursor, waiting.get((number, ""), ()))
-                self._state.write(number, [*entries, (f"head|{share.epoch}", head)])
-                share.durable, share.moved = dict(share.cursor), False
-        self._judge.saved()
-        ended = self._clock.monotonic()
-        self._due = ended + max(SAVE_EVERY_S, SAVE_SHARE * (ended - begun))
-        if ended < self._tell_at:
-            return None
-        self._tell_at = ended + TELL_S
-        return dict(self._durable())
+            value = None
+            if attempt is not None and body is not None:
+                self._homes[name] = number
+                value = _entry(body, _further(share.cursor, attempt.folded), waiting.get((number, name), ()))
+            found.setdefault(number, []).append((f"{name}@{share.epoch}", value))
+        return found
 
-    def _durable(self) -> Iterator[tuple[Partition, int]]:
-        for number, share in self._shares.items():
-            for topic, following in share.durable.items():
-                yield (topic, number), following
+    def _head(self, number: int, share: Share, cursor: Mapping[str, int]) -> Entry:
+        return f"head|{share.epoch}", _entry(b"", cursor, self._waiting().get((number, ""), ()))
+
+    def _write(self, entries: Mapping[int, Sequence[Entry]], names: Iterable[str]) -> None:
+        if entries:
+            self._state.write(entries)
+        self._judge.saved(names)
+
+    def _rest(self, share: Share, durable: Mapping[str, int]) -> None:
+        """A round has ended, or was overtaken by a save of the whole."""
+        share.durable, share.moved = dict(durable), False
+        share.goal, share.round = None, []
+        share.due = self._clock.monotonic() + SAVE_EVERY_S
+
+    def _folded(self) -> Mapping[Partition, int] | None:
+        """For the group's gauge, once a second: how far the partitions are folded. Who takes one over goes by its head."""
+        self._tell_at = self._clock.monotonic() + TELL_S
+        cursors = {(topic, number): at for number, share in self._shares.items() for topic, at in share.cursor.items()}
+        told, self._told = self._told, cursors
+        return {one: at for one, at in cursors.items() if told.get(one) != at} or None
+
+
+def _further(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    """Of each topic the later offset: an attempt that was taken over may still be ahead of the cursor."""
+    return {topic: max(one.get(topic, 0), other.get(topic, 0)) for topic in one.keys() | other.keys()} if other else one
 
 
 def _entry(body: bytes, folded: Mapping[str, int], waiting: Sequence[Message]) -> bytes:

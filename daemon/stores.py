@@ -51,7 +51,7 @@ class JudgeStore:
 
     def _is_due(self) -> bool:
         monotonic = self._clock.monotonic()
-        return monotonic >= self._due or (self._judge.changed >= SAVE_ATTEMPTS and monotonic >= self._due_for_many)
+        return monotonic >= self._due or (len(self._judge.changed) >= SAVE_ATTEMPTS and monotonic >= self._due_for_many)
 
     def _save(self, answers: Sequence[Message]) -> Mapping[Partition, int] | None:
         moved = {key: position for key, position in self._wanted.items() if self._durable.get(key) != position}

@@ -158,14 +158,14 @@ def test_the_state_log_gives_back_what_was_written_in_order(make_log):
     log = make_log()
     state = log.state_log()
     assert list(state.read(0)) == []
-    state.write(0, [("a/1", b"1"), ("b/1", b"x" * 3_000_000), ("a/1", b"2")])
-    state.write(1, [("c/1", b"other")])
-    state.write(0, [("b/1", None), ("d/2", b"")])
+    state.write({0: [("a/1", b"1"), ("b/1", b"x" * 3_000_000), ("a/1", b"2")]})
+    state.write({1: [("c/1", b"other")]})
+    state.write({0: [("b/1", None), ("d/2", b"")]})
     read = log.state_log().read(0)
     assert [key for key, _ in read][-5:] == ["a/1", "b/1", "a/1", "b/1", "d/2"]
     assert dict(read) == {"a/1": b"2", "b/1": None, "d/2": b""}
     with pytest.raises(UsageError, match="split it"):
-        state.write(0, [("big", b"x" * (8 << 20))])
+        state.write({0: [("big", b"x" * (8 << 20))]})
     state.close()
 
 

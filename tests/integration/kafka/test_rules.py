@@ -158,7 +158,7 @@ def test_7_what_no_broker_would_take_is_refused_before_it_is_sent(site, monkeypa
         with pytest.raises(CorruptData):
             bus.publish([message(0), message(1, size=2 << 20)])
         with pytest.raises(UsageError):
-            log.state_log().write(0, [("", b"x")])
+            log.state_log().write({0: [("", b"x")]})
     else:
         monkeypatch.setattr(kafka_member, "MAX_BODY_BYTES", 1 << 30)
         with pytest.raises(Unavailable):  # and half of it is there

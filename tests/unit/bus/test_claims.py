@@ -48,9 +48,9 @@ def test_what_was_appended_more_than_a_minute_before_the_start_only_teaches():
 
 def test_compaction_keeps_the_last_entry_of_each_key_in_order():
     state = MemoryStateLog()
-    state.write(0, [("a", b"1"), ("b", b"1"), ("a", b"2")])
-    state.write(1, [("a", b"other")])
-    state.write(0, [("b", None), ("c", b"1")])
+    state.write({0: [("a", b"1"), ("b", b"1"), ("a", b"2")]})
+    state.write({1: [("a", b"other")]})
+    state.write({0: [("b", None), ("c", b"1")]})
     state.compact(0, before=3)
     assert state.read(0) == [("b", b"1"), ("a", b"2"), ("b", None), ("c", b"1")]
     state.compact(0, before=3)

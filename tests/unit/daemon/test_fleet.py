@@ -7,8 +7,9 @@ from smarttuner.bus.memory_state import MemoryStateLog
 from smarttuner.consumers.judge import Judge
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import Unavailable
-from smarttuner.core.events import Claim, MetricChunk, Series, decode, encode
+from smarttuner.core.events import Claim, MetricChunk, Request, Series, decode, encode
 from smarttuner.core.ports import CONTROL, DEAD_LETTERS, METRICS, Message
+from smarttuner.daemon import fleet
 from smarttuner.daemon.fleet import FleetStore, Saved, restore
 from smarttuner.daemon.gates import Gates
 from smarttuner.daemon.lane import Lane
@@ -101,7 +102,7 @@ def test_who_hears_of_a_higher_claim_gives_everything_up_and_asks_anew(clock):
     log.connect().publish([Message(CONTROL, "x", encode(Claim(0, 2, "other", clock.now())))])
     with pytest.raises(Unavailable, match="taken partition 0 over"):
         lane.step(clock.now())
-    state.write(0, [("claim|2|other", b"")])
+    state.write({0: [("claim|2|other", b"")]})
     lane.step(clock.now())
     assert store.epochs == {0: 3}
 
@@ -129,3 +130,89 @@ def test_a_record_that_cannot_be_folded_is_set_aside_once_and_the_partition_goes
     assert [one.body for one in letters] == [bodies[3]]
     assert sorted(judge.attempts) == ["A0", "A1", "A2", "A4", "A5"]
     assert not lane.failing
+
+
+class Noted(MemoryStateLog):
+    """Keeps what each write held."""
+
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def write(self, entries):
+        self.writes.append({number: [key for key, _ in several] for number, several in entries.items()})
+        super().write(entries)
+
+
+def asked(run):
+    return Message(CONTROL, run, encode(Request(f"ask-{run}", run, "prune", "ann", 1_700_000_000.0)))
+
+
+def test_an_answer_waits_for_its_own_attempt_and_not_for_all_that_changed(clock):
+    log, state = MemoryLog(clock, 2), Noted()
+    bus = log.connect()
+    judge, _, lane = daemon(log, state, clock, "one")
+    lane.step(clock.now())
+    bus.publish([Message(METRICS, f"run{n}", chunk(n)) for n in range(20)])
+    lane.step(clock.now())
+    state.writes.clear()
+    bus.publish([asked("run7")])
+    lane.step(clock.now())
+    partition = judge.attempts["A7"].partition
+    assert state.writes == [{partition: ["A7@1"]}]
+    _, entry = state.read(partition)[-1]
+    assert len(msgspec.msgpack.decode(entry, type=Saved).answers) == 2  # the decision, and a notice of its refusal
+    assert restore(state.read(partition)).head.folded == {}  # the others are not written yet: the cursor stays
+    log.groups.put_out("judge", lane._bus.number)  # killed
+    two, _, second = daemon(log, state, clock, "two")
+    while second.step(clock.now()):
+        pass
+    assert {name: one.dump() for name, one in two.attempts.items()} == {name: one.dump() for name, one in judge.attempts.items()}
+    assert two.counters["decisions_refused"] == 0  # it is not decided again
+
+
+def test_a_round_writes_slices_and_moves_the_cursor_to_where_it_began(clock, monkeypatch):
+    monkeypatch.setattr(fleet, "SLICE", 3)
+    log, state = MemoryLog(clock, 1), Noted()
+    bus = log.connect()
+    _, _, lane = daemon(log, state, clock, "one")
+    lane.step(clock.now())
+    bus.publish([Message(METRICS, f"run{n}", chunk(n)) for n in range(8)])
+    lane.step(clock.now())
+    state.writes.clear()
+    clock.turn(fleet.SAVE_EVERY_S)
+    lane.step(clock.now())
+    bus.publish([Message(METRICS, "run8", chunk(8))])  # after the round began
+    while len(state.writes) < 3:
+        lane.step(clock.now())
+    assert [len(one[0]) for one in state.writes] == [3, 3, 3]
+    assert state.writes[-1][0][-1] == "head|1"
+    found = restore(state.read(0))
+    assert sorted(found.attempts) == [f"A{n}" for n in range(8)]
+    assert found.head.folded[METRICS] == 8
+    clock.turn(fleet.SAVE_EVERY_S)
+    lane.step(clock.now())
+    assert restore(state.read(0)).head.folded[METRICS] == 9
+
+
+def test_what_is_ahead_of_the_cursor_stays_so_when_it_is_saved_again(clock):
+    log, state = MemoryLog(clock, 1), Noted()
+    bus = log.connect()
+    judge, _, lane = daemon(log, state, clock, "one")
+    bus.publish([Message(METRICS, f"run{n % 2}", chunk(n % 2)) for n in range(10)])
+    lane.step(clock.now())
+    bus.publish([asked("run1")])
+    lane.step(clock.now())
+    behind = restore(state.read(0))
+    assert (behind.head.folded, behind.attempts["A1"].folded[METRICS]) == ({}, 10)
+    log.groups.put_out("judge", lane._bus.number)  # killed
+    _, _, second = daemon(log, state, clock, "two")
+    second._single = 1  # a record a turn, each saved at once
+    second.step(clock.now())
+    found = restore(state.read(0))
+    assert (found.head.folded[METRICS], found.attempts["A1"].folded[METRICS]) == (1, 10)
+    log.groups.put_out("judge", second._bus.number)
+    three, _, third = daemon(log, state, clock, "three")
+    while third.step(clock.now()):
+        pass
+    assert {name: one.series for name, one in three.attempts.items()} == {name: one.series for name, one in judge.attempts.items()}

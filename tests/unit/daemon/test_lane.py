@@ -44,7 +44,7 @@ class Tally:
                 out.append(Message(NOTICES, "k", b"saw " + one.body))
         return out
 
-    changed = 1
+    changed = ("all",)
 
     def changes(self):
         return {"all": msgspec.msgpack.encode(self.seen)}, b""
