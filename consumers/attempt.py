@@ -96,6 +96,8 @@ class Attempt:
         self.scope = scope_of(self._rules, record, self._primary)
         if record.over:
             self._curves = self.curves()
+            for curve in self._curves.values():
+                curve.finish()
             self.rules, self.windows = [], {}
             return
         self.rules, self.goal = list(self.scope.rules), self.scope.goal

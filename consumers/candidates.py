@@ -13,7 +13,7 @@ from ..core.window import Columns
 from .attempt import Attempt
 from .rules import Rule
 
-Conclude = Callable[[Attempt, Rule, Decision], None]
+Conclude = Callable[[Attempt, Rule, Decision], object]
 Heap = list[tuple[int, int, int, int, "Candidates"]]
 """(number of the record, position in the source, number of the rule, tie, candidates)"""
 
@@ -33,11 +33,20 @@ class Candidates:
     def __init__(self, attempt: Attempt, rule: Rule, columns: Columns, number: int) -> None:
         self.attempt, self.rule, self.columns, self.number = attempt, rule, columns, number
         self.latch = attempt.latch(rule)
-        mask = rule.policy.screen(columns)
-        self.points = list(range(len(columns))) if mask is None else np.flatnonzero(np.asarray(mask)).tolist()
+        self.points = self._screened()
         self.at = 0
         self.when = 0.0
         """Append time of the point it was pushed for."""
+
+    def _screened(self) -> list[int]:
+        mask = self.rule.policy.screen(self.columns)
+        return list(range(len(self.columns))) if mask is None else np.flatnonzero(np.asarray(mask)).tolist()
+
+    def screen_after(self, order: int) -> None:
+        """Screens anew what stands behind the record `order`: what the columns show of peers has changed there."""
+        self.points = self._screened()
+        behind = np.searchsorted(self.columns.orders[self.points], order, side="right") if self.points else 0
+        self.at = int(behind)
 
     def push(self, heap: Heap, tie: int) -> None:
         """Puts itself into the heap at its next point that no latch silences, if there is one."""

@@ -34,15 +34,16 @@ class Docket:
         self.changed: set[str] = set()
         self._timers: list[tuple[float, str, str]] = []
 
-    def conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> None:
-        """Takes what a policy concluded through the gates."""
+    def conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> Decision | None:
+        """Takes what a policy concluded through the gates; what came out, or None where it was known."""
         standing = attempt.standing
         if decision.id in standing.known:
-            return
+            return None
         passed = self.gates(decision, standing, rule.mode)
         if decision.action in ("prune", "alert"):
             standing.latches[attempt.latch(rule)] = silent_until(passed)
         self._emit(passed, standing)
+        return passed
 
     def propose(
         self,

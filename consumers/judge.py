@@ -204,7 +204,7 @@ class Judge:
 
     def take(self, partition: int, attempts: Mapping[str, tuple[bytes, Mapping[str, int]]]) -> None:
         """Takes over the attempts of a partition as they were saved, each with the offsets before which it is folded."""
-        for name, (body, folded) in attempts.items():
+        for name, (body, folded) in sorted(attempts.items()):
             attempt = self.attempts[name] = Attempt.load(body, self._cuts.rules, self._cuts.primary)
             attempt.partition, attempt.folded = partition, folded
             self._docket.rearm(attempt)

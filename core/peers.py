@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .window import Floats, Ints
-
-RUNNING = "running"
 
 
 @dataclass(frozen=True)
@@ -19,14 +16,16 @@ class Peers:
 
     `points` [k]: the points (of the columns) that closed a rung; `rung` [k]: the highest rung each closed. `runs` and
     `states` [P]: the peers' names, and running, finished, pruned, failed or lost. `last` [P, k]: the highest rung that the
-    log had shown of the peer before the point, -1 for none. `total_steps`: how long the job said it would be, or NaN.
+    log had shown of the peer before the point, -1 for none; `running` [P, k]: whether the peer went on then.
+    `total_steps`: how long the job said it would be, or NaN.
     """
 
     points: Ints
     rung: Ints
-    runs: Sequence[str]
-    states: Sequence[str]
+    runs: list[str]
+    states: list[str]
     last: Ints
+    running: NDArray[np.bool_]
     total_steps: float
     _start: int
     _curve: Floats
@@ -60,4 +59,5 @@ class Peers:
         k = int(np.searchsorted(self.points, point))
         if k == len(self.points) or self.points[k] != point:
             return None
-        return replace(self, points=self.points[k : k + 1], rung=self.rung[k : k + 1], last=self.last[:, k : k + 1])
+        one = slice(k, k + 1)
+        return replace(self, points=self.points[one], rung=self.rung[one], last=self.last[:, one], running=self.running[:, one])

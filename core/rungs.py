@@ -102,6 +102,11 @@ class RungMeasure:
         self._rung = int(rung[-1])
         return {"closed": np.where(closes, rung - 1, NONE), "best": before}
 
+    def finish(self) -> None:
+        """Nothing more comes: the rung of the last point is closed, too."""
+        if self._rung != NONE and self.closed < self._rung:
+            self.curve = np.append(self.curve, self._best)
+
     def new_segment(self) -> None:
         """What was reached was reached: a rung that was closed stays closed."""
 

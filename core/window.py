@@ -170,7 +170,7 @@ class Window:
         self,
         source: str,
         positions: Sequence[int] | Ints,
-        points: tuple[Sequence[int], Sequence[Any], Sequence[float]],
+        points: tuple[Sequence[int] | Ints, Sequence[Any] | Floats, Sequence[float] | Floats],
         appended: float | Floats,
         orders: int | Ints = 0,
     ) -> Columns | None:

@@ -244,3 +244,19 @@ def test_of_a_large_group_the_newest_are_peers(monkeypatch):
     said = {d.run: d.evidence["runs"] for d in decided(judge().handle(log.records, START + 1))}
     assert set(said["f"]) == {"d", "e"}
     assert msgspec.json.encode(said)
+
+
+def test_a_run_that_was_resumed_is_one_peer_and_goes_on_where_it_was():
+    log = Log()
+    for run in "ab":
+        log.start(run)
+    log.points("a", [1, 10, 100], [3.0, 2.0, 1.0])
+    log.end("a", "failed")
+    said = Started(monitor="loss", goal="min", allow=["prune"])
+    log.add(RUNS, RunEvent("a", "attempt-a2", "started", START, seq=0, started=said, group="g"))
+    columns = Series("loss", [50, 100, 1000, 10_000], [5.0, 4.0, 0.5, 9.0], [START] * 4)
+    log.add(METRICS, MetricChunk("a", "attempt-a2", "sdk", 1, [columns], group="g"))
+    log.points("b", [1, 10, 100, 1000, 10_000], [3.0] * 5)
+    shown = [d.evidence for d in decided(judge().handle(log.records, START + 10)) if d.run == "b"]
+    assert [list(one["runs"].items()) for one in shown] == [[("a", "running")]] * 4
+    assert [one["at"] for one in shown] == [[3.0], [2.0], [1.0], [0.5]]
