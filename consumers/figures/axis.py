@@ -13,6 +13,8 @@ PADDING = 0.04
 """Of the axis, beyond the least and the greatest value."""
 _SAME = 1e-12
 """A span below this part of its values cannot be told apart on an axis."""
+_TINY, _HUGE = 1e-290, 1.7e308
+"""Where floats end, nearly: what is beyond stands at the edge."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,12 @@ class Axis:
         (Axis(low=-4.0, high=104.0, log=False), Axis(low=1.5, high=4.5, log=False))
         """
         if log:
-            bottom, top = math.log10(low), math.log10(high)
+            bottom, top = math.log10(max(low, _TINY)), math.log10(max(high, _TINY))
             less = padding * (top - bottom) if top - bottom > _SAME else 0.5
-            return cls(10.0 ** max(bottom - less, -307.0), 10.0 ** min(top + less, 308.0), True)
-        most = max(abs(low), abs(high))
-        less = padding * (high / 2 - low / 2) * 2 if high / 2 - low / 2 > _SAME * most else most / 2 or 1.0
-        limit = 1.7e308
-        return cls(max(low - less, -limit), min(high + less, limit))
+            return cls(10.0 ** (bottom - less), 10.0 ** min(top + less, 308.0), True)
+        half, most = high / 2 - low / 2, max(abs(low), abs(high))
+        less = padding * half * 2 if half > max(_SAME * most, _TINY) else (most / 2 if most > 4 * _TINY else 1.0)
+        return cls(max(low - less, -_HUGE), min(high + less, _HUGE))
 
     def place(self, value: float) -> float:
         """Where a value stands, 0 at `low` and 1 at `high`.
@@ -49,13 +50,16 @@ class Axis:
         return float(self.places(np.array([value]))[0])
 
     def places(self, values: Floats) -> Floats:
-        """Where values stand; NaN where they are not."""
+        """Where values stand, those beyond the axis at its ends; NaN where they are not finite or, on a logarithmic axis, not
+        above 0."""
+        can_be_shown = np.isfinite(values) & ((values > 0) if self.log else True)
+        values = np.clip(np.where(can_be_shown, values, self.low), self.low, self.high)
         if self.log:
             first = math.log10(self.low)
-            found: Floats = (np.log10(values) - first) / (math.log10(self.high) - first)
+            found = (np.log10(values) - first) / (math.log10(self.high) - first)
         else:  # halves: a span may be beyond the floats
             found = (values / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
-        return found
+        return np.where(can_be_shown, np.clip(found, 0.0, 1.0), np.nan)
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """At most `most` values (two at least) with their labels, rising.

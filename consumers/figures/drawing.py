@@ -111,18 +111,16 @@ def _panel(place: Element, panel: Panel, figure: Figure, across: Axis, most: int
     write(place, "step", PLOT, PANEL + 30, anchor="end", colour=FAINT)
     if up is None:
         write(place, "no value above 0" if figure.log else "no finite value", PLOT / 2, PANEL / 2, anchor="middle", colour=FAINT)
-        return
-    for value, label in up.ticks():
-        _grid(place, f"M0,{pixels((1 - up.place(value)) * PANEL)} H{PLOT}")
-        write(place, label, -8, (1 - up.place(value)) * PANEL + 4, anchor="end", colour=FAINT)
-    for curve in panel.curves:
-        _curve(place, curve, across, up, most)
+    else:
+        for value, label in up.ticks():
+            _grid(place, f"M0,{pixels((1 - up.place(value)) * PANEL)} H{PLOT}")
+            write(place, label, -8, (1 - up.place(value)) * PANEL + 4, anchor="end", colour=FAINT)
+        for curve in panel.curves:
+            _curve(place, curve, across, up, most)
     free_from = 0.0
     for mark in sorted(panel.marks, key=lambda one: one.step):
-        x = float(np.clip(across.place(float(mark.step)), 0.0, 1.0)) * PLOT
-        shown = np.isfinite(mark.value) and (mark.value > 0 or not up.log)
-        y = float(np.clip(1 - up.place(mark.value), 0.0, 1.0)) * PANEL if shown else float(PANEL)
-        group = draw_mark(place, mark, x, y)
+        x, height = across.place(float(mark.step)) * PLOT, up.place(mark.value) if up else np.nan
+        group = draw_mark(place, mark, x, (1 - height) * PANEL if height == height else float(PANEL))
         if figure.lines:
             free_from = draw_line(group, mark, x, PANEL, free_from)
 
@@ -137,9 +135,7 @@ def _values_axis(curves: Iterable[Curve], log: bool) -> Axis | None:
 
 
 def _curve(place: Element, curve: Curve, across: Axis, up: Axis, most: int) -> None:
-    values = np.where(curve.values > 0, curve.values, np.nan) if up.log else curve.values
-    # Places in [0, 1] are what is thinned: values of one column of pixels may be beyond what floats can subtract.
-    lines = thin(across.places(curve.steps.astype(np.float64)), np.clip(up.places(values), 0.0, 1.0), PLOT, most)
+    lines = thin(across.places(curve.steps.astype(np.float64)), up.places(curve.values), PLOT, most)
     group = SubElement(place, "g", {"class": "curve"})
     explain(group, curve.name)
     look = {"fill": "none", "stroke": colour(curve.number), "stroke-width": "1.5", "stroke-linejoin": "round"}

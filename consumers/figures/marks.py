@@ -19,7 +19,7 @@ SHAPES = {
 OTHER_SHAPE = "M0,-5 L5,0 L0,5 L-5,0 Z"
 HUES = {"scale-lr": "#a35200", "set-lr": "#a35200", "release-lr": "#a35200", "restore": "#1a6fb0", "prune": "#c01c28"}
 DASHES = {"would": "5 3", "applied": "", "pending": "1 2"}
-"""What was refused, expired or failed is grey and dotted."""
+"""Of the lines. What was refused, expired or failed is grey and dotted; symbols are filled where the decision was applied."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def draw_key(svg: Element, marks: Iterable[Mark], start: tuple[int, int], end: i
     left, y = start
     x = float(left)
     for action, status in sorted({(mark.action, mark.status) for mark in marks}):
-        name = f"{action} {status}"
+        name = f"{action}: {status}"
         if x > left and x + room(name) > end:
             x, y = float(left), y + 20
         group = SubElement(svg, "g", {"class": "key"})
@@ -74,8 +74,6 @@ def _symbol(group: Element, action: str, status: str, x: float, y: float) -> Non
     shade = _shade(action, status)
     look = {"d": SHAPES.get(action, OTHER_SHAPE), "transform": f"translate({pixels(x)} {pixels(y)})", "stroke": shade}
     look["fill"] = shade if status == "applied" else "#ffffff"
-    if status == "would":
-        look["stroke-dasharray"] = "2 1.5"
     SubElement(group, "path", look)
 
 

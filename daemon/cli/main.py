@@ -19,6 +19,7 @@ COMMANDS = (
     "runs",
     "metrics",
     "decisions",
+    "plot",
     "decide",
     "status",
     "config",
