@@ -13,7 +13,7 @@ from .rules import Rule, check_keys, configured, named
 
 STRATEGIES = {"divergence": "divergence", "patience_based": "patience", "improvement_threshold": "improvement"}
 """The strategies of the configuration and the policies that they are. What ends a run at one point tells it in this order."""
-SHIPPED = ("divergence", "patience_based")
+SHIPPED = ("divergence",)
 GATES: dict[str, tuple[str | None, str]] = {
     "min_alignment_score": ("alignment_score", "min"),
     "audio_quality_threshold": ("audio_quality_score", "min"),

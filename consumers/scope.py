@@ -15,12 +15,14 @@ ALIASES = Aliases()
 
 @dataclass(frozen=True)
 class Scope:
-    """`monitor` is the series of rules that name none, as a person calls it; the job may log it under an alias."""
+    """`monitor` is the series of rules that name none, as a person calls it; the job may log it under an alias. `why_none`
+    says why there are no rules."""
 
     rules: Sequence[Rule]
     monitor: str
     goal: Goal = "min"
     aliases: Aliases = ALIASES
+    why_none: str = ""
 
 
 Rules = Callable[[RunRecord], "Sequence[Rule] | Scope"]

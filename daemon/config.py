@@ -9,9 +9,11 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from ..consumers.aliases import listed_twice
 from ..core.errors import ConfigError
 from .config_acting import Missing, missing_in
 from .config_errors import ConfigProblems, Path, Problem
@@ -21,7 +23,8 @@ from .config_judging import BusRules, Decisions, EarlyStopping, Limits, Metrics,
 from .config_kafka import anchor, refused_options
 from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
 from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
-from .config_types import Section, part
+from .config_types import Section, SeriesName, Several, key, part, wrong
+from .config_watch import Watch
 from .config_yaml import Document, parse, read_text
 
 __all__ = ["Config", "ConfigProblems", "Loaded", "find", "load"]
@@ -30,11 +33,22 @@ SYSTEM_FILE = "/etc/smart-tuner/config.yaml"
 NEPTUNE_CLOSED = "Neptune's hosted service closed on 2026-03-05: metrics stay local"
 
 
+def _listed_once(names: dict[str, list[str]]) -> dict[str, list[str]]:
+    twice = listed_twice(names)
+    if twice is not None:
+        raise wrong(f"{twice[0]} stands under {twice[1]} and under {twice[2]}", "a series is one thing: keep one of them")
+    return names
+
+
+Aliases = Annotated[dict[SeriesName, Several[SeriesName]], AfterValidator(_listed_once)]
+
+
 class Monitoring(Section):
     """What is watched and who is told."""
 
     platforms: Platforms = part("trackers that mirror runs", Platforms)
     metrics: Metrics = part("which series are judged", Metrics)
+    aliases: Aliases = key("for the name of a series the others that it goes by; in place of the shipped list of that name", {})
     alerts: AlertChannels = part("where alerts are delivered", AlertChannels)
 
 
@@ -52,6 +66,7 @@ class Config(Section):
     cicd: Cicd = part("checks and delivery of models", Cicd)
     security: Security = part("secrets, access, privacy", Security)
     bus: BusRules = part("the log on which everything travels", BusRules)
+    watch: Watch = Field([], description="which runs are judged by what; the first entry that fits holds")
     policies: Policies = part("modes and options of the policies", Policies)
     limits: Limits = part("what is never exceeded", Limits)
     decisions: Decisions = part("how decisions live", Decisions)
@@ -132,13 +147,24 @@ def _validated(document: Document, filling: Filling, strict: bool) -> Config:
 
 def _check_policies(config: Config, document: Document) -> None:
     """Each policy that is named by name exists and takes its options. Asked only then: it imports numpy."""
-    if not config.policies.rules():
+    if not config.policies.rules() and not any(one.policies for one in config.watch):
         return
     from .config_rules import refused
 
-    problems = [Problem(place_of(document, path), path, message, hint) for path, message, hint in refused(config)]
+    problems = []
+    for path, message, hint in refused(config):
+        path = _written(path, message, document)
+        problems.append(Problem(place_of(document, path), path, message, hint))
     if problems:
         raise ConfigProblems(problems)
+
+
+def _written(path: Path, message: str, document: Document) -> Path:
+    """Where what `message` is about was written: options may stand beside the mode."""
+    if path not in document.places and path[-1] == "options":
+        beside = [one for one in document.places if one[:-1] == path[:-1] and str(one[-1]) in message.split(": ", 1)[-1]]
+        return beside[0] if beside else path[:-1]
+    return path if path in document.places else path[:-1]
 
 
 def _check_kafka(config: Config, document: Document) -> None:

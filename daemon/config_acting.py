@@ -14,6 +14,7 @@ ACTS = "tests/unit/daemon/test_config_acts.py::"
 WIRED = "tests/unit/daemon/test_wiring.py::"
 TACOTRON2 = "tests/unit/tacotron2/test_settings.py::"
 CLI = "tests/unit/daemon/test_command_line.py::"
+SCOPE = "tests/unit/daemon/test_scope.py::"
 KAFKA = "tests/unit/daemon/test_config_kafka.py::"
 
 
@@ -80,6 +81,15 @@ TABLE = (
     acts("monitoring.metrics.primary", "test_the_primary_series_is_judged_and_no_other"),
     missing("monitoring.metrics.secondary", "all series are stored; showing these beside the judged one comes later"),
     missing("monitoring.alerts.**", "alerts are lines of notices (status shows them); delivery comes later"),
+    acts("monitoring.aliases.*", "test_a_series_goes_by_the_written_names"),
+    acts("watch.*.match.**", "test_a_match_is_looked_at_key_by_key", SCOPE),
+    acts("watch.*.monitor", "test_an_entry_has_its_own_series_and_direction", SCOPE),
+    acts("watch.*.goal", "test_an_entry_has_its_own_series_and_direction", SCOPE),
+    acts("watch.*.mode", "test_the_strictest_mode_holds", SCOPE),
+    acts("watch.*.policies.**", "test_the_policies_of_an_entry_take_the_place_of_the_files", SCOPE),
+    acts("watch.*.early_stopping.**", "test_the_policies_of_an_entry_take_the_place_of_the_files", SCOPE),
+    acts("watch.*.limits.**", "test_what_a_job_says_holds_within_the_limits_of_its_entry", SCOPE),
+    missing("watch.*.alerts", "alerts are lines of notices (status shows them); routes come with delivery"),
     acts("early_stopping.strategies.divergence.**", "test_divergence_has_its_own_options"),
     acts("early_stopping.strategies.patience_based.patience", "test_patience_is_counted_in_points"),
     acts("early_stopping.strategies.patience_based.min_delta", "test_min_delta_says_what_an_improvement_is"),
@@ -119,6 +129,11 @@ TABLE = (
     acts("policies.default", "test_unnamed_policies_have_the_default_mode"),
     acts("policies.*.mode", "test_a_named_policy_has_its_own_mode"),
     acts("policies.*.options.*", "test_options_of_a_policy_win_over_its_section"),
+    acts("policies.*.when", "test_a_rule_of_conditions_does_what_is_written"),
+    acts("policies.*.then", "test_a_rule_of_conditions_does_what_is_written"),
+    acts("limits.job_policies", "test_what_a_job_says_holds_within_the_limits_of_the_file", SCOPE),
+    acts("limits.job_monitor", "test_what_a_job_says_holds_within_the_limits_of_the_file", SCOPE),
+    acts("limits.mode", "test_the_strictest_mode_holds", SCOPE),
     acts("limits.decisions_per_hour", "test_the_rate_limit_is_the_written_one"),
     acts("limits.points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("limits.user_points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
@@ -131,10 +146,13 @@ TABLE = (
 
 
 def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of a file's values; a list is one value."""
+    """The paths of a file's values; a list is one value, but for a list of sections."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from leaves(value, (*path, str(name)))
+    elif isinstance(tree, list) and any(isinstance(one, Mapping) for one in tree):
+        for i, one in enumerate(tree):
+            yield from leaves(one, (*path, str(i)))
     else:
         yield path
 

@@ -62,7 +62,8 @@ def key_table() -> str:
 def _line(one: Key) -> str:
     row = next(row for row in TABLE if row.covers(one.path))
     takes = f"{one.kind} ({one.unit})" if one.unit else one.kind
-    name = ".".join(f"<{word}>" if word == "*" else word for word in one.path[1:]).replace("<*>", "NAME")
+    shown = one.path[2:] if one.path[:2] == ("watch", "*") else one.path[1:]
+    name = ".".join("NAME" if word == "*" else word for word in shown)
     default = f"`{one.default}`" if one.default not in ("", "required") else one.default
     cells = (f"`{name or one.path[0]}`", one.meaning, takes, default, row.missing or "yes")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

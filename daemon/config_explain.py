@@ -111,6 +111,10 @@ def _nearest(name: str, above: Path, model: type[BaseModel]) -> str:
     everywhere = [one.path for one in keys(model)]
     sections = {path[: i + 1] for path in everywhere for i in range(len(path))}
     elsewhere = sorted(path for path in sections if path[-1] == name and path[:-1] != above)
+    section = tuple("*" if isinstance(step, int) else step for step in above)
+    below = [path[len(section) : -1] for path in elsewhere if section and path[: len(section)] == section]
+    if below:
+        return f"{name} belongs under {dotted(min(below, key=len))} here"
     if elsewhere:
         return f"{name} belongs under {dotted(elsewhere[0][:-1]) or 'the top'}"
     return f"known here: {', '.join(here)}" if here else "remove it"

@@ -22,7 +22,7 @@ from ..bus.kafka_address import servers_of
 from ..core.errors import ConfigError
 from ..core.events import Goal, Mode
 from .config_kafka import KafkaBus
-from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, key, part, unique, wrong
+from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, flag, key, part, unique, wrong
 
 SHORT_GATES: dict[str, tuple[str, dict[str, str]]] = {
     "max_acceptable_loss": ("max", {"goal": "min"}),
@@ -132,6 +132,7 @@ def _long(name: str, bound: Any) -> Any:
     return "" if bound is None else bound
 
 
+OFF = ("off", "false", "no")
 GateName = Annotated[str, Field(min_length=1, max_length=64)]
 Gates = Annotated[dict[GateName, Gate], BeforeValidator(long_gates)]
 
@@ -144,12 +145,44 @@ class EarlyStopping(Section):
 
 
 class PolicyRule(Section):
-    """What a person says about one policy by its name in docs/policies.md."""
+    """What a person says about one policy by its name in docs/policies.md, or about a rule of their own, which has `when`.
+
+    Short forms: the mode alone (`patience: observe`), and options beside the keys (`patience: {patience: 20}`).
+    """
 
     mode: Literal["act", "observe", "off"] = key(
         "a policy that is named here or under early_stopping acts unless this says else", "act"
     )
-    options: dict[str, Value] = key("options of the policy, over those of early_stopping", {})
+    options: dict[str, Value] = key("options of the policy, over those of early_stopping; they may also stand beside mode", {})
+    when: Text | None = key("for a rule of your own: conditions joined by & | ~, as patience(patience=5) & ~divergence", None)
+    then: Literal["prune", "alert"] | None = key("what a rule of your own does where its conditions hold; prune if not given", None)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        form = handler(core_schema) | {"additionalProperties": {"type": ["boolean", "number", "string", "null"]}}
+        return {"anyOf": [form, {"enum": ["act", "observe", "off"], "description": "short form"}]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_form(cls, value: Any) -> Any:
+        if isinstance(value, bool | str):
+            return {"mode": "off" if str(value).lower() in OFF else value}
+        if not isinstance(value, Mapping):
+            return value
+        stated = dict(value)
+        beside = {name for name, one in stated.items() if name not in cls.model_fields and not isinstance(one, Mapping | list)}
+        if stated.get("mode") in ("min", "max"):
+            beside.add("mode")
+        if "when" not in stated and "then" in stated:
+            beside.add("then")
+        if not beside or not isinstance(stated.get("options") or {}, Mapping):
+            return stated
+        options = dict(stated.get("options") or {})
+        twice = next((name for name in beside if name in options), None)
+        if twice is not None:
+            raise wrong(f"{twice} stands beside options and in them", "keep one of them")
+        options |= {name: stated.pop(name) for name in list(stated) if name in beside}
+        return stated | {"options": options}
 
 
 class Policies(Section):
@@ -164,7 +197,24 @@ class Policies(Section):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Limits(Section):
+class JobLimits(Section):
+    """What a job may say of its own judgement, over the file."""
+
+    job_policies: Flag | list[Text] = key(
+        "whether a job's own policies= hold: true, false, or the list of those that do", True, union_mode="left_to_right"
+    )
+    job_monitor: Flag = key("whether a job's own monitor= and goal= hold", True)
+    mode: Literal["act", "observe"] | None = key("the most that any policy does, whoever named it", None)
+
+    @field_validator("job_policies", mode="before")
+    @classmethod
+    def _flag_or_names(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return value
+        return flag(value)
+
+
+class Limits(JobLimits):
     """What is never exceeded, whoever asks."""
 
     decisions_per_hour: Whole = key("decisions that act, a run and hour; more are refused", 30, "decisions", ge=1)

@@ -41,9 +41,9 @@ def section_of(annotation: Any) -> tuple[Keys, type[Section] | None]:
     if origin in (Union, types.UnionType):
         found = [section_of(one) for one in typing.get_args(annotation)]
         return next((one for one in found if one[1]), ((), None))
-    if origin is dict:
-        between, section = section_of(typing.get_args(annotation)[1])
-        return ("*", *between), section
+    if origin in (dict, list):
+        between, section = section_of(typing.get_args(annotation)[-1])
+        return ("*", *between) if section or origin is dict else (), section
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return (), annotation
     return (), None

@@ -10,8 +10,11 @@ from ..consumers import early_stop_controller, param_scheduler
 from ..consumers.policies import REGISTRY
 from ..consumers.rules import Rule, named
 from ..core.errors import UsageError
+from ..core.events import Mode
 from ..core.registry import did_you_mean
 from .config import Config
+from .config_errors import Path
+from .config_judging import EarlyStopping, Policies, PolicyRule
 from .gates import Gates
 
 SECTIONS = {policy: section for section, policy in (early_stop_controller.STRATEGIES | param_scheduler.STRATEGIES).items()}
@@ -20,31 +23,43 @@ GATE = "quality_gate"
 
 
 def rules(config: Config) -> list[Rule]:
+    """The rules of the file's own sections."""
+    return rules_of(config.early_stopping, config.policies, config.policies.default)
+
+
+def rules_of(early_stopping: EarlyStopping, policies: Policies, default: Mode) -> list[Rule]:
     """The rules of a run of which a job says nothing else. What a person named acts, unless policies.NAME.mode says else;
-    the rest of the shipped set has `policies.default`. UsageError names a bad option."""
-    section = early_stopping(config)
-    default = config.policies.default
+    the rest of the shipped set has the mode `default`. UsageError names a bad option."""
+    section = merged(early_stopping, policies)
     built = [*early_stop_controller.rules(section, default), *param_scheduler.rules(section, default)]
-    modes = {name: rule.mode for name, rule in config.policies.rules().items()}
+    stated = policies.rules()
     made = []
     for rule in built:
-        mode = modes.get(rule.policy.name.partition(".")[0], rule.mode)
+        above = stated.get(rule.policy.name.partition(".")[0])
+        mode = rule.mode if above is None else above.mode
         if mode != "off":
             made.append(replace(rule, mode=mode))
-    return made
+    others = (name for name in stated if name not in SECTIONS and name != GATE and stated[name].mode != "off")
+    return [*made, *(_of_its_own(name, stated[name]) for name in others)]
 
 
-def early_stopping(config: Config) -> dict[str, Any]:
+def _of_its_own(name: str, stated: PolicyRule) -> Rule:
+    """The rule of a policy that has no section under early_stopping, or of conditions."""
+    own = {"when": stated.when, "then": stated.then or "prune"} if stated.when is not None else {}
+    return named(name, stated.options | own, "observe" if stated.mode == "observe" else "act")
+
+
+def merged(early_stopping: EarlyStopping, policies: Policies) -> dict[str, Any]:
     """The section `early_stopping` with the options of `policies` put over its own; false for what is off."""
-    stated = config.early_stopping.strategies
+    stated = early_stopping.strategies
     strategies: dict[str, Any] = {
         name: one.model_dump() for name in type(stated).model_fields if (one := getattr(stated, name)) is not None
     }
-    for name, rule in config.policies.rules().items():
+    for name, rule in policies.rules().items():
         if name in SECTIONS:
             above = strategies.get(SECTIONS[name], {})
             strategies[SECTIONS[name]] = False if rule.mode == "off" else above | rule.options
-    gates = {name: gate.model_dump() for name, gate in config.early_stopping.quality_gates.items()}
+    gates = {name: gate.model_dump() for name, gate in early_stopping.quality_gates.items()}
     return {"strategies": strategies, "quality_gates": gates}
 
 
@@ -53,14 +68,28 @@ def gates(config: Config) -> Gates:
     return Gates(config.decisions.not_after_s, config.limits.decisions_per_hour)
 
 
-def refused(config: Config) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def refused(config: Config) -> Iterator[tuple[Path, str, str]]:
     """(path, message, hint) of each policy that is named and does not exist or does not take its options."""
-    for name, rule in config.policies.rules().items():
-        if name not in REGISTRY:
-            yield ("policies", name), f"no policy is called {name}", did_you_mean(name, list(REGISTRY))
+    yield from _refused(config.policies, ("policies",))
+    for i, entry in enumerate(config.watch):
+        if entry.policies is not None:
+            yield from _refused(entry.policies, ("watch", i, "policies"))
+
+
+def _refused(policies: Policies, above: Path) -> Iterator[tuple[Path, str, str]]:
+    for name, rule in policies.rules().items():
+        path: Path = (*above, name)
+        if rule.when is not None:
+            try:
+                _of_its_own(name, rule)
+            except UsageError as error:
+                yield (*path, "when") if error.message.startswith("when") else path, error.message, error.hint
+        elif name not in REGISTRY:
+            hint = f"{did_you_mean(name, list(REGISTRY))}; a rule of your own has when: CONDITIONS"
+            yield path, f"no policy is called {name}", hint
         elif name == GATE and rule.options:
             yield (
-                ("policies", name, "options"),
+                (*path, "options"),
                 "options of gates stand with each gate",
                 "write them under early_stopping.quality_gates",
             )
@@ -69,4 +98,4 @@ def refused(config: Config) -> Iterator[tuple[tuple[str, ...], str, str]]:
                 if name != GATE:
                     named(name, rule.options, "observe")
             except UsageError as error:
-                yield ("policies", name, "options"), error.message, error.hint
+                yield (*path, "options"), error.message, error.hint

@@ -154,10 +154,16 @@ def listed(value: Any) -> Any:
     return value
 
 
+def one_or_more(value: Any) -> Any:
+    """One word, or a list of them."""
+    return [value] if isinstance(value, str) else value
+
+
 Whole = Annotated[int, BeforeValidator(whole)]
 Number = Annotated[float, BeforeValidator(number)]
 Flag = Annotated[bool, BeforeValidator(flag)]
 Text = Annotated[str, BeforeValidator(text), Field(max_length=1000)]
+SeriesName = Annotated[str, BeforeValidator(text), Field(max_length=256)]
 Secret = Annotated[SecretStr, BeforeValidator(secret)]
 Value = Annotated[bool | int | float | str | None, BeforeValidator(scalar)]
 _unit_schema = WithJsonSchema({"type": ["number", "string"]})
@@ -194,3 +200,5 @@ def _present(value: Any) -> Any:
 Named = Annotated[T | None, BeforeValidator(_present)]
 """A section that a person names or not: None when the file does not have it, its defaults when it stands there empty."""
 Several = Annotated[list[T], BeforeValidator(listed)]
+Globs = Annotated[list[Text], BeforeValidator(one_or_more), Field(min_length=1, max_length=256)]
+"""Patterns with `*`, `?` and `[…]`, one or a list of which one must fit."""

@@ -1,18 +1,24 @@
-"""From the configuration to the rules of a run: what the file names, what is shipped, what the job states itself."""
+"""From the configuration to the scope of a run: what the file says of it, what is shipped, what the job states itself."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
-from ..consumers.rules import Rule, combined, rules_from_job
+from ..consumers.aliases import Aliases, merged
+from ..consumers.rules import Rule, combined, monitored_goal, rules_from_job
+from ..consumers.scope import Scope
 from ..core.errors import UsageError
+from ..core.events import Goal
 from ..core.run import RunRecord
 from .config import Config
-from .config_rules import rules
+from .watch import Entry, entries, strictest, tried
 
 log = logging.getLogger("smarttuner.rules")
+MOST_TOLD = 10_000
 
 
 def wrong_policies(stated: object) -> str | None:
@@ -24,22 +30,68 @@ def wrong_policies(stated: object) -> str | None:
     return None
 
 
+class Stated(NamedTuple):
+    """What of a job's own words holds here, and what does not and why."""
+
+    rules: list[Rule]
+    monitor: str | None
+    goal: Goal | None
+    refused: list[str]
+
+
+def stated_within(entry: Entry, record: RunRecord) -> Stated:
+    """What the job states, within the limits of its entry."""
+    said = record.said
+    refused = []
+    try:
+        rules = rules_from_job(said.policies)
+    except UsageError as error:
+        rules = []
+        refused.append(str(error))
+    outside = [rule.policy.name for rule in rules if not entry.lets_job_name(rule.policy.name.partition(".")[0])]
+    if outside:
+        refused.append(f"{', '.join(outside)}: {entry.name} does not let jobs state them (limits.job_policies)")
+    rules = [rule for rule in rules if rule.policy.name not in outside]
+    if entry.job_monitor:
+        return Stated(rules, said.monitor, said.goal, refused)
+    if said.monitor or said.goal:
+        refused.append(f"monitor and goal: {entry.name} does not let jobs state them (limits.job_monitor)")
+    return Stated(rules, None, None, refused)
+
+
 class RuleBook:
-    """The rules of each run: the configuration's, and those that the job states instead. `counters` gets
-    `policies_refused`: attempts that state them wrongly."""
+    """The scope of each run: its entry's rules, and those that the job states instead. `counters` gets
+    `policies_refused`: attempts that state what does not hold."""
 
     def __init__(self, config: Config, counters: Counter[str] | None = None) -> None:
-        self.rules = rules(config)
+        self.entries = entries(config)
+        self.aliases = Aliases(merged(config.monitoring.aliases))
         self._counters: Counter[str] = Counter() if counters is None else counters
         self._told: set[str] = set()
 
-    def __call__(self, record: RunRecord) -> list[Rule]:
-        """The rules of one attempt; what a job states wrongly is said once, and the file's rules hold."""
-        try:
-            return combined(self.rules, rules_from_job(record.said.policies))
-        except UsageError as error:
-            if record.attempt not in self._told:
-                self._told.add(record.attempt)
-                self._counters["policies_refused"] += 1
-                log.warning("run %s: the policies it states are not used: %s", record.run, error)
-            return list(self.rules)
+    def __call__(self, record: RunRecord) -> Scope:
+        """The scope of one attempt; what a job states wrongly, or may not, is said once, and the file's word holds."""
+        entry = self.entry_of(record)
+        stated = stated_within(entry, record)
+        if stated.refused:
+            self._tell(record, stated.refused)
+        monitor = stated.monitor or entry.monitor
+        if entry.mode == "off":
+            return Scope((), monitor, aliases=self.aliases, why_none=f"{entry.name} says mode: off")
+        rules = [replace(rule, mode=strictest(rule.mode, entry.mode, entry.limit)) for rule in combined(entry.rules, stated.rules)]
+        goal = stated.goal or entry.goal or monitored_goal(rules, None)
+        return Scope(rules, monitor, goal, self.aliases, "" if rules else f"{entry.name} turns every policy off")
+
+    def entry_of(self, record: RunRecord) -> Entry:
+        """The first entry that fits."""
+        *_, (entry, _) = tried(self.entries, record)
+        return entry
+
+    def _tell(self, record: RunRecord, refused: list[str]) -> None:
+        if record.attempt in self._told:
+            return
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told.add(record.attempt)
+        self._counters["policies_refused"] += 1
+        log.warning("run %s: what it states is not used: %s", record.run, "; ".join(refused))

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from smarttuner.consumers.attempt import Attempt
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.table import decisions
 from smarttuner.core.errors import ConfigError
@@ -172,7 +173,10 @@ def modes(config):
 
 def test_unnamed_policies_have_the_default_mode(tmp_path):
     assert set(modes(read(tmp_path, "policies: {default: act}")).values()) == {"act"}
-    assert modes(read(tmp_path, "{}")) == {"divergence": "observe", "patience": "observe", "plateau": "observe"}
+    unnamed = modes(read(tmp_path, "{}"))
+    assert "divergence" in unnamed
+    assert not {"patience", "plateau"} & set(unnamed)
+    assert set(unnamed.values()) == {"observe"}
 
 
 def test_a_named_policy_has_its_own_mode(tmp_path):
@@ -190,6 +194,44 @@ def test_options_of_a_policy_win_over_its_section(tmp_path):
     text = strategy("patience_based", "patience: 6") + "\npolicies: {patience: {options: {patience: 2, series: mel_loss}}}"
     rule = rule_of(tmp_path, "patience", text)
     assert (rule.policy.patience, rule.policy.min_delta, rule.series) == (2, 0.001, "mel_loss")
+
+
+@pytest.mark.parametrize(("then", "action"), [("", "prune"), (", then: alert", "alert")])
+def test_a_rule_of_conditions_does_what_is_written(tmp_path, then, action):
+    rule = rule_of(tmp_path, "mine", f"policies: {{mine: {{when: 'patience(patience=2) & ~divergence', series: mel_loss{then}}}}}")
+    assert [(one.step, one.action, one.policy) for one in decisions([3, 2, 2, 2], rule.policy)] == [(3, action, "mine")]
+    assert (rule.series, rule.mode) == ("mel_loss", "act")
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("{patience: observe}", "{patience: {mode: observe}}"),
+        ("{patience: off}", "{patience: {mode: off}}"),
+        ("{patience: false}", "{patience: {mode: off}}"),
+        ("{patience: {patience: 3, mode: observe}}", "{patience: {mode: observe, options: {patience: 3}}}"),
+        ("{patience: {patience: 3, mode: max}}", "{patience: {options: {patience: 3, mode: max}}}"),
+        ("{divergence: {then: alert}}", "{divergence: {options: {then: alert}}}"),
+        ("{patience: {min_delta: 1e-3, options: {patience: 3}}}", "{patience: {options: {min_delta: 0.001, patience: 3}}}"),
+    ],
+)
+def test_the_short_forms_mean_the_long_ones(tmp_path, short, long):
+    assert rules(read(tmp_path, f"policies: {short}")) == rules(read(tmp_path, f"policies: {long}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "judged"),
+    [
+        ("{}", "eval_loss"),
+        ("monitoring: {aliases: {val_loss: [my/loss]}}", "my/loss"),
+        ("monitoring: {aliases: {val_loss: []}}", None),
+    ],
+)
+def test_a_series_goes_by_the_written_names(tmp_path, text, judged):
+    attempt = Attempt(Standing(RunRecord("r", "a")), RuleBook(read(tmp_path, text)), "val_loss")
+    rows = [Series(name, [0], [1.0], [100.0]) for name in ("my/loss", "eval_loss")]
+    attempt.note(MetricChunk("r", "a", "sdk", 0, rows))
+    assert (attempt.monitor if attempt.monitor in attempt.series else None) == judged
 
 
 def decision(action="prune"):
@@ -232,6 +274,6 @@ def test_policies_that_a_job_states_wrongly_are_counted_once_an_attempt(tmp_path
     counters = Counter()
     book = RuleBook(read(tmp_path, ""), counters)
     for attempt in ("a", "a", "b"):
-        assert book(RunRecord("r", attempt, said=Started(policies={"patienc": {}}))) == book.rules
+        assert book(RunRecord("r", attempt, said=Started(policies={"patienc": {}}))).rules == rules(read(tmp_path, ""))
     book(RunRecord("r", "c", said=Started(policies={"patience": {"patience": 3}})))
     assert counters == {"policies_refused": 2}

@@ -144,7 +144,14 @@ def test_the_shipped_files_validate_against_the_schema(file):
 
 
 @pytest.mark.parametrize(
-    "text", ["early_stoping: {}", "resources: {gpu: {max_gpus: -1}}", "policies: {default: acts}", "policies: {x: {y: 1}}"]
+    "text",
+    [
+        "early_stoping: {}",
+        "resources: {gpu: {max_gpus: -1}}",
+        "policies: {default: acts}",
+        "policies: {x: {y: [1]}}",
+        "watch: [{name: x}]",
+    ],
 )
 def test_the_schema_refuses_mistakes(text):
     with pytest.raises(jsonschema.ValidationError):
