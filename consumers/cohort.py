@@ -138,7 +138,8 @@ class Cohorts:
 
     def _leave(self, attempt: str, series: str) -> None:
         key = self._of.pop((attempt, series), None)
-        if key is not None:
+        again = any(name == attempt and other == key for (name, _), other in self._of.items())  # under another of its names
+        if key is not None and not again:
             self._cohorts[key].remove(attempt, self._runs[attempt])
             if not self._cohorts[key].rows:
                 del self._cohorts[key]

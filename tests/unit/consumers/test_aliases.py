@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from smarttuner.consumers.aliases import SHIPPED, Aliases, listed_twice, merged
 from smarttuner.consumers.attempt import Attempt
+from smarttuner.consumers.docket import FORGET_S
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.rules import Rule
@@ -13,6 +14,7 @@ from smarttuner.core import events
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started
 from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.core.run import RunRecord
+from smarttuner.core.rungs import RungMeasure
 from smarttuner.core.standing import Standing
 from smarttuner.daemon.gates import Gates
 
@@ -155,3 +157,39 @@ def test_a_persons_list_takes_the_place_of_the_shipped_one():
     assert names.canonical("eval_loss") == "reward"
     assert names.names("wer") == ("wer",)
     assert listed_twice({"a": ["x"], "b": ["x"]}) == ("x", "a", "b")
+
+
+class Witness:
+    """Answers at each closed rung with the runs that it was shown."""
+
+    name = "witness"
+    version = 1
+
+    def measures(self, subject):
+        return [RungMeasure(subject.goal)]
+
+    def screen(self, columns):
+        return None
+
+    def judge(self, seen):
+        return seen.decide((self.name, 1), "checkpoint", "seen", evidence={"runs": list(seen.peers.runs)}) if seen.peers else None
+
+
+def test_runs_that_log_one_thing_under_two_names_are_peers_until_they_are_forgotten():
+    one = Judge(lambda record: [Rule(Witness(), None, "observe")], Gates())
+
+    def put(topic, event, time):
+        return one.handle([Record(topic, 0, int(time - START), "g", events.encode(event), time)], time)
+
+    series = {"a": "val_loss", "b": "eval_loss"}
+    for at, name in enumerate(series):
+        put(RUNS, RunEvent(name, name.upper(), "started", START, 0, "g", started=Started()), START + at)
+    for at, (name, logged) in enumerate(series.items()):
+        points = Series(logged, [1, 2, 4, 8, 16], [5.0, 4.0, 3.0, 2.0, 1.0], [START] * 5)
+        out = put(METRICS, MetricChunk(name, name.upper(), "sdk", 1, [points], "g"), START + 10 + at)
+    assert {tuple(each.evidence["runs"]) for m in out if isinstance(each := events.decode(m.body), Decision)} == {("a",)}
+    for at, name in enumerate(series):
+        put(RUNS, RunEvent(name, name.upper(), "ended", START, 9, "g", state="finished"), START + 20 + at)
+    one.handle([], START + 3 * FORGET_S)
+    one.handle([], START + 6 * FORGET_S)
+    assert one.attempts == {}
