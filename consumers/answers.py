@@ -48,11 +48,12 @@ class Answers:
         time: float,
         level: Literal["info", "warning", "alert"] = "warning",
         about: Decision | None = None,
+        key: str = "",
     ) -> None:
-        """A line for people."""
+        """A line for people; `key` names the partition it comes from where it is about no run."""
         run, attempt, group = (about.run, about.attempt, about.group) if about else (None, None, None)
         notice = Notice(what, text, time, level, run, attempt, group)
-        self._out.append(Message(NOTICES, topic_key(run or what, group), encode(notice)))
+        self._out.append(Message(NOTICES, key or topic_key(run or what, group), encode(notice)))
 
     def dead_letter(self, record: Record, error: CorruptData, by: str = "judge") -> None:
         """A record that cannot be what it claims is kept with its reason and where it came from."""

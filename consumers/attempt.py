@@ -175,6 +175,7 @@ class Attempt:
             "found": self.found,
             "curves": curves,
             "forget_at": self.forget_at,
+            "partition": self.partition,
         }
         return msgspec.msgpack.encode(plain)
 
@@ -183,6 +184,7 @@ class Attempt:
         """The state that `dump` gave."""
         plain: dict[str, Any] = msgspec.msgpack.decode(body)
         attempt = cls(Standing.load(plain["standing"]), rules, primary)
+        attempt.partition = plain.get("partition", 0)
         attempt.series = msgspec.convert(plain["series"], dict[str, Last])
         attempt.found = msgspec.convert(plain.get("found", {}), dict[str, Found])
         if any(series not in attempt.windows for series in map(attempt.named, attempt._wanted())):

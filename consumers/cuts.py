@@ -13,9 +13,10 @@ from ..core.intent import LrIntent
 from ..core.ports import Record
 from ..core.run import RunRecord, fold
 from ..core.standing import INHERITED, LR_ACTIONS, Standing
-from .attempt import Attempt, Rules, silent_until
-from .docket import Docket
+from .attempt import Attempt, Rules
+from .docket import KEEP_BEST, Docket
 from .rules import JudgesTheEnd, KeepsBest
+from .switchboard import Switchboard
 
 MAX_REQUEST_BYTES = 64 * 1024
 """A decision carries what was asked for and must fit into a body itself: one that does not would stop the outbox for good."""
@@ -29,6 +30,7 @@ class Cuts:
         self.rules, self.primary = rules, primary
         self._docket = docket
         self._answers = docket.answers
+        self._switchboard = Switchboard(docket, self._order_keep_best)
 
     def attempt(self, event: MetricChunk | RunEvent, time: float, partition: int) -> Attempt:
         """The attempt that the event is about; one that nobody has announced can be watched, not steered."""
@@ -55,6 +57,8 @@ class Cuts:
             case Request() if len(record.body) > MAX_REQUEST_BYTES:
                 error = f"a request of {len(record.body)} bytes is over the limit of {MAX_REQUEST_BYTES}"
                 self._answers.dead_letter(record, CorruptData(error, "say it in fewer words"))
+            case Request() if self._switchboard.takes(event):
+                self._switchboard.fold(event, record)
             case Request():
                 self._fold_request(event, record.time)
             case Decision():
@@ -77,7 +81,7 @@ class Cuts:
         if event.event == "started":
             attempt.settle()
             self._inherit(attempt, event, time)
-            self._order_keep_best(attempt, event, time)
+            self._order_keep_best(attempt, f"started:{event.seq}", time)
         elif event.event == "restored":
             for window in attempt.windows.values():
                 window.new_segment()
@@ -93,7 +97,7 @@ class Cuts:
             reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
             self._docket.propose(attempt, (INHERITED, 1), change, reason, f"started:{event.seq}", time, mode="act")
 
-    def _order_keep_best(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+    def _order_keep_best(self, attempt: Attempt, trigger: str, time: float) -> None:
         """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
         said = attempt.standing.record.said
         for rule in attempt.rules:
@@ -102,7 +106,7 @@ class Cuts:
                 continue
             reason = f"{rule.policy.name} restores the best weights by {params['series']} when it ends the run"
             policy = (rule.policy.name, rule.policy.version)
-            self._docket.propose(attempt, policy, ("keep-best", params), reason, f"started:{event.seq}", time, rule.mode)
+            self._docket.propose(attempt, policy, (KEEP_BEST, params), reason, trigger, time, rule.mode)
             return
 
     def _end(self, attempt: Attempt, event: RunEvent, time: float) -> None:
@@ -154,6 +158,6 @@ class Cuts:
         standing.known.add(decision.id)
         self._docket.changed.add(decision.attempt)
         if decision.action in ("prune", "alert"):
-            standing.latches[f"{decision.policy}/{decision.evidence.get('series', '')}"] = silent_until(decision)
+            self._docket.relatch(attempt, f"{decision.policy}/{decision.evidence.get('series', '')}", decision)
         if decision.status == "pending" and decision.not_after > time and not standing.record.over:
             self._docket.await_answer(decision, standing)

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..core.events import Decision, Mode, decision_id
 from ..core.standing import LR_ACTIONS, Standing
+from ..core.surroundings import Surroundings
+from ..core.switches import Switch, Switches
 from .answers import Answers
 from .attempt import Attempt, silent_until
 from .cohort import Cohorts
@@ -19,7 +21,13 @@ EXPIRY_GRACE_S = 5.0
 FORGET_S = 86_400.0
 """An attempt that is over is forgotten after a day without a record."""
 
-Gates = Callable[[Decision, Standing, Mode], Decision]
+KEEP_BEST = "keep-best"
+"""Stands among the latches that a pause has set for an order that it kept from the job."""
+
+BY_SWITCH = ("paused:", "hold:")
+"""How the reason of a gate begins that a person's switch has shut."""
+
+Gates = Callable[[Decision, Standing, Mode, Surroundings], Decision]
 
 
 class Docket:
@@ -32,6 +40,9 @@ class Docket:
         self.answers = Answers(counters)
         self.cohorts = Cohorts()
         self.changed: set[str] = set()
+        self.switches = Switches()
+        self.when_due: Callable[[int, float], object] = self.switches.ended
+        """Called with a partition and the deadline that it asked to be reminded of."""
         self._timers: list[tuple[float, str, str]] = []
 
     def conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> Decision | None:
@@ -39,11 +50,32 @@ class Docket:
         standing = attempt.standing
         if decision.id in standing.known:
             return None
-        passed = self.gates(decision, standing, rule.mode)
+        around = self._around(attempt, decision)
+        passed = self.gates(decision, standing, rule.mode, around)
         if decision.action in ("prune", "alert"):
-            standing.latches[attempt.latch(rule)] = silent_until(passed)
+            self._latch(standing, attempt.latch(rule), passed, _switched(passed, around))
         self._emit(passed, standing)
         return passed
+
+    def _around(self, attempt: Attempt, decision: Decision) -> Surroundings:
+        return Surroundings(
+            self.switches.over(attempt.partition, "pause", decision.run, decision.time),
+            self.switches.over(attempt.partition, "hold", decision.run, decision.time),
+        )
+
+    def relatch(self, attempt: Attempt, name: str, passed: Decision) -> None:
+        """Silences a policy as its decision says that the log tells of, unless the switch that had kept it is over."""
+        switch = _switched(passed, self._around(attempt, passed))
+        if switch is not None or not (passed.refused_by or "").startswith(BY_SWITCH):
+            self._latch(attempt.standing, name, passed, switch)
+
+    def _latch(self, standing: Standing, name: str, passed: Decision, switch: Switch | None) -> None:
+        """Silences the policy of a final decision: until the switch ends that had kept it from the job, else as long as
+        `silent_until` says."""
+        if switch is None:
+            standing.latches[name] = silent_until(passed)
+        else:
+            standing.latches[name], standing.silenced[name] = switch.until, switch.kind
 
     def propose(
         self,
@@ -76,7 +108,11 @@ class Docket:
             group=record.group,
             by=by,
         )
-        self._emit(self.gates(decision, attempt.standing, mode), attempt.standing)
+        around = self._around(attempt, decision)
+        passed = self.gates(decision, attempt.standing, mode, around)
+        if action == KEEP_BEST and _switched(passed, around) is not None:
+            attempt.standing.silenced[KEEP_BEST] = "pause"
+        self._emit(passed, attempt.standing)
 
     def _emit(self, decision: Decision, standing: Standing) -> None:
         standing.known.add(decision.id)
@@ -107,6 +143,16 @@ class Docket:
         del self.attempts[attempt]
         self.cohorts.forget(attempt)
 
+    def remind(self, time: float, partition: int) -> None:
+        """Calls `when_due` for the partition at `time`; no attempt has an empty name."""
+        heapq.heappush(self._timers, (time, "", str(partition)))
+
+    def take_switches(self, partition: int, body: bytes) -> None:
+        """The switches of a partition as they were saved, with their timers."""
+        self.switches.load(partition, body)
+        for time in self.switches.ends(partition):
+            self.remind(time, partition)
+
     def rearm(self, attempt: Attempt) -> None:
         """Sets the timers of an attempt that was loaded."""
         name, record = attempt.standing.record.attempt, attempt.standing.record
@@ -119,6 +165,7 @@ class Docket:
         """Forgets everything but the counters."""
         self.attempts.clear()
         self.cohorts.clear()
+        self.switches.clear()
         self.changed.clear()
         self.answers.take()
         self._timers = []
@@ -127,7 +174,9 @@ class Docket:
         """Fires the timers due at or before `until`, by (deadline, attempt)."""
         while self._timers and self._timers[0][0] <= until:
             deadline, name, what = heapq.heappop(self._timers)
-            if what:
+            if not name:
+                self.when_due(int(what), deadline)
+            elif what:
                 self._expire(name, what, deadline)
             elif name in self.attempts and self.cohorts.has_company(name, self.attempts):
                 self.forget_later(name, deadline)
@@ -142,3 +191,9 @@ class Docket:
             self.changed.add(name)
             self.counters["decisions_expired"] += 1
             self.answers.ack(decision, "expired", "the job did not answer in time", deadline)
+
+
+def _switched(passed: Decision, around: Surroundings) -> Switch | None:
+    """The switch that kept the decision from its job."""
+    word = (passed.refused_by or "").partition(":")[0]
+    return {"paused": around.paused, "hold": around.held}.get(word)

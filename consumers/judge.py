@@ -18,6 +18,7 @@ from ..bus.claims import Claims
 from ..core.errors import CorruptData
 from ..core.events import MetricChunk, Request, RunEvent, decode
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
+from ..core.switches import Switches
 from ..core.window import Columns, Window
 from .attempt import Attempt, Rules
 from .backlog import Backlog
@@ -25,6 +26,7 @@ from .candidates import Candidates, Heap, judge_in_order
 from .cuts import Cuts
 from .docket import Docket, Gates
 from .stretch import Stretch
+from .switchboard import Switchboard
 
 
 class Judge:
@@ -47,6 +49,11 @@ class Judge:
     def attempts(self) -> dict[str, Attempt]:
         """The attempts that are judged, by id."""
         return self._docket.attempts
+
+    @property
+    def switches(self) -> Switches:
+        """What people have switched off."""
+        return self._docket.switches
 
     @property
     def claims(self) -> Claims:
@@ -109,7 +116,9 @@ class Judge:
 
     def _is_folded(self, event: Any, record: Record) -> bool:
         """An attempt that was taken over may be ahead of its partition's cursor; what a person asked of its run, too, which
-        would find another attempt now than it did (those of one key are saved together)."""
+        would find another attempt now than it did (those of one key are saved together). A switch is the partition's."""
+        if isinstance(event, Request) and Switchboard.takes(event):
+            return False
         attempt = self.attempts.get(getattr(event, "attempt", None) or "")
         if attempt is None and isinstance(event, Request):
             mates = [one for one in self.attempts.values() if one.standing.record.run == event.run]
@@ -182,7 +191,9 @@ class Judge:
         """The bytes of each attempt that changed (or of `names`), None for one that is forgotten, and the judge's own body."""
         wanted = self._docket.changed if names is None else names
         bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in wanted}
-        return bodies, msgspec.msgpack.encode({"counters": dict(self.counters), "stale": dict(self._backlog.points)})
+        switches = {str(number): self.switches.dump(number) for number in self.switches.partitions()}
+        plain = {"counters": dict(self.counters), "stale": dict(self._backlog.points), "switches": switches}
+        return bodies, msgspec.msgpack.encode(plain)
 
     def saved(self, names: Iterable[str] | None = None) -> None:
         """What `changes` gave of these, or of all, is durable."""
@@ -199,20 +210,30 @@ class Judge:
         self._docket.clear()
         self._backlog = Backlog(plain.get("stale"))
         self._cuts.claims = Claims()
-        self.take(0, {name: (body, {}) for name, body in attempts.items()})
+        for number, switches in plain.get("switches", {}).items():
+            self._docket.take_switches(int(number), switches)
+        self.take(None, {name: (body, {}) for name, body in attempts.items()})
         self._docket.changed.clear()
 
-    def take(self, partition: int, attempts: Mapping[str, tuple[bytes, Mapping[str, int]]]) -> None:
-        """Takes over the attempts of a partition as they were saved, each with the offsets before which it is folded."""
+    def own(self, partition: int) -> bytes:
+        """What is saved of a partition beside its attempts."""
+        return self.switches.dump(partition)
+
+    def take(self, partition: int | None, attempts: Mapping[str, tuple[bytes, Mapping[str, int]]], own: bytes = b"") -> None:
+        """Takes over the attempts of a partition (None: of several) as they were saved, each with the offsets before which
+        it is folded, and what `own` gave."""
+        if partition is not None:
+            self._docket.take_switches(partition, own)
         for name, (body, folded) in sorted(attempts.items()):
             attempt = self.attempts[name] = Attempt.load(body, self._cuts.rules, self._cuts.primary)
-            attempt.partition, attempt.folded = partition, folded
+            attempt.partition, attempt.folded = (attempt.partition if partition is None else partition), folded
             self._docket.rearm(attempt)
             self._docket.cohorts.join(attempt)
             self._docket.changed.add(name)
 
     def drop(self, partition: int) -> None:
         """Forgets the attempts of a partition that is another daemon's now."""
+        self.switches.drop(partition)
         for name in [name for name, one in self.attempts.items() if one.partition == partition]:
             self._docket.forget(name)
             self._docket.changed.discard(name)

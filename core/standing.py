@@ -36,6 +36,7 @@ class _Stored(msgspec.Struct, frozen=True):
     latches: dict[str, float | str]
     known: list[str]
     sent: list[float]
+    silenced: dict[str, str] = {}
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Standing:
 
     `latches[policy/action]` is the time until which that policy is silent about the attempt (infinity: for good).
     `known` are the ids already decided, so that a repetition adds nothing; `sent` the append times of what policies sent
-    in the last hour.
+    in the last hour. `silenced` names the latches that a switch has set, and its kind: they fall with it.
     """
 
     record: RunRecord
@@ -53,6 +54,7 @@ class Standing:
     latches: dict[str, float] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
     sent: list[float] = field(default_factory=list)
+    silenced: dict[str, str] = field(default_factory=dict)
 
     def pending_lr(self) -> Decision | None:
         """The learning rate decision that waits for the job's answer, the latest if a person superseded one."""
@@ -77,7 +79,8 @@ class Standing:
         """The state as plain values (msgpack)."""
         latches: dict[str, float | str] = {key: ("forever" if until == FOREVER else until) for key, until in self.latches.items()}
         pending = {key: encode(one) for key, one in self.pending.items()}
-        stored = _Stored(msgspec.json.encode(self.record), self.intent, pending, latches, sorted(self.known), self.sent)
+        known = sorted(self.known)
+        stored = _Stored(msgspec.json.encode(self.record), self.intent, pending, latches, known, self.sent, self.silenced)
         plain: dict[str, Any] = msgspec.to_builtins(stored, builtin_types=(bytes,))
         return plain
 
@@ -88,4 +91,4 @@ class Standing:
         record = msgspec.json.decode(stored.record, type=RunRecord)
         pending = {key: decode_as(body, Decision) for key, body in stored.pending.items()}
         latches = {key: (FOREVER if until == "forever" else float(until)) for key, until in stored.latches.items()}
-        return cls(record, stored.intent, pending, latches, set(stored.known), list(stored.sent))
+        return cls(record, stored.intent, pending, latches, set(stored.known), list(stored.sent), dict(stored.silenced))

@@ -41,7 +41,8 @@ Entry = tuple[str, bytes | None]
 
 
 class Saved(msgspec.Struct, array_like=True):
-    """One entry's value: an attempt's body or the head's; `folded` are offsets by topic, `answers` what may be unsent."""
+    """One entry's value: an attempt's body, or in the head what else the partition has; `folded` are offsets by topic, `answers`
+    what may be unsent."""
 
     body: bytes = b""
     folded: dict[str, int] = {}
@@ -62,7 +63,8 @@ class Found(msgspec.Struct):
 
 class Share:
     """One partition that this daemon owns. `moved`: the head must be written though the cursor stands. `round` is what the round
-    under way has not written yet, `goal` the cursor at its begin; no round is under way while `goal` is None."""
+    under way has not written yet, `goal` the cursor at its begin and `own` what the partition had beside its attempts there; no
+    round is under way while `goal` is None."""
 
     def __init__(self, epoch: int, cursor: Mapping[str, int], clock: Clock, first_s: float) -> None:
         self.epoch = epoch
@@ -71,6 +73,7 @@ class Share:
         self.moved = False
         self.round: list[str] = []
         self.goal: dict[str, int] | None = None
+        self.own = b""
         self.due = clock.monotonic() + first_s
         self.claim_due = clock.monotonic() + REPEAT_S
 
@@ -114,7 +117,7 @@ class FleetStore:
         """Claims the partition and takes its state. What it says before the first decision: its claim, on `control`."""
         found = self._claim(number)
         share = Share(found.epoch, found.head.folded, self._clock, SAVE_EVERY_S * (number + 1) / self._partitions)
-        self._judge.take(number, {name: (one.body, one.folded) for name, one in found.attempts.items()})
+        self._judge.take(number, {name: (one.body, one.folded) for name, one in found.attempts.items()}, found.head.body)
         self._shares[number] = share
         for name, one in [("", found.head), *found.attempts.items()]:
             self._homes[name] = number
@@ -250,7 +253,7 @@ class FleetStore:
         for number in numbers:
             share = self._shares.get(number)
             if share is not None and (number in entries or share.moved or share.cursor != share.durable):
-                entries.setdefault(number, []).append(self._head(number, share, share.cursor))
+                entries.setdefault(number, []).append(self._head(number, share, share.cursor, self._judge.own(number)))
         self._write(entries, names)
         for number in entries:
             self._rest(self._shares[number], self._shares[number].cursor)
@@ -278,6 +281,7 @@ class FleetStore:
         if share.due > begun:
             return
         if share.goal is None:
+            share.own = self._judge.own(number)
             share.goal, share.round = dict(share.cursor), sorted(self._changed_in([number]), key=self._key, reverse=True)
         names: list[str] = []
         while share.round and (len(names) < SLICE or self._key(share.round[-1]) == self._key(names[-1])):  # peers stay together
@@ -286,7 +290,7 @@ class FleetStore:
             share.round.pop()
         entries = self._entries(names)
         if not share.round and (names or share.moved or share.goal != share.durable):
-            entries.setdefault(number, []).append(self._head(number, share, share.goal))
+            entries.setdefault(number, []).append(self._head(number, share, share.goal, share.own))
         self._write(entries, names)
         if not share.round:
             self._rest(share, share.goal)
@@ -322,8 +326,8 @@ class FleetStore:
             found.setdefault(number, []).append((f"{name}@{share.epoch}", value))
         return found
 
-    def _head(self, number: int, share: Share, cursor: Mapping[str, int]) -> Entry:
-        return f"head|{share.epoch}", _entry(b"", cursor, self._waiting().get((number, ""), ()))
+    def _head(self, number: int, share: Share, cursor: Mapping[str, int], own: bytes) -> Entry:
+        return f"head|{share.epoch}", _entry(own, cursor, self._waiting().get((number, ""), ()))
 
     def _write(self, entries: Mapping[int, Sequence[Entry]], names: Iterable[str]) -> None:
         if entries:

@@ -1,7 +1,8 @@
-"""What a Decision passes before it may reach a job: scope, mode, permission, pending, limits. Each answers with a reason.
+"""What a Decision passes before it may reach a job: scope, permission, pending, hold, pause, mode, limits. Each answers
+with a reason.
 
-A gate looks only at the decision, at how the attempt stands, and at append times of the log, never at the wall clock, so
-that a replay of the log gives the same answers.
+A gate looks only at the decision, at how the attempt and its group stand, and at append times of the log, never at the
+wall clock, so that a replay of the log gives the same answers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from ..core.events import ACTIONS, Decision, Mode
 from ..core.intent import LARGEST_LR, MOST_PARTS, LrIntent
 from ..core.standing import INHERITED, LR_ACTIONS, PERMISSION, Standing
+from ..core.surroundings import ALONE, Surroundings
 
 HOUR_S = 3600.0
 Gate = Callable[[Decision, Standing], str | None]
@@ -48,6 +50,22 @@ def pending(decision: Decision, standing: Standing) -> str | None:
     return None
 
 
+def hold(decision: Decision, around: Surroundings) -> str | None:
+    """Nobody ends a run that a person holds; who wants to, ends the hold first."""
+    if decision.action != "prune" or around.held is None:
+        return None
+    hint = f"; to end the run: smart-tuner unhold {decision.run}" if decision.by is not None else ""
+    return f"hold: {around.held.sentence}{hint}"
+
+
+def pause(decision: Decision, around: Surroundings) -> str | None:
+    """What a policy concludes under a pause is not sent. What a job goes on with is no conclusion: a learning rate that
+    was changed before the pause stays changed in an attempt that continues."""
+    if decision.by is not None or decision.policy == INHERITED or around.paused is None:
+        return None
+    return f"paused: {around.paused.sentence}"
+
+
 def rate(per_hour: int | None) -> Gate:
     """At most `per_hour` decisions of policies are sent to one attempt in any hour of append time; None is without limit."""
 
@@ -67,7 +85,7 @@ class Gates:
     not_after_s: float = 600.0
     decisions_per_hour: int | None = None
 
-    def __call__(self, decision: Decision, standing: Standing, mode: Mode) -> Decision:
+    def __call__(self, decision: Decision, standing: Standing, mode: Mode, around: Surroundings = ALONE) -> Decision:
         """The decision with mode, status, not_after and, for a learning rate, the resolved intent."""
         mode = "observe" if standing.record.said.mode == "observe" and decision.by is None else mode
         decision = msgspec.structs.replace(decision, mode=mode, not_after=decision.time + self.not_after_s)
@@ -77,6 +95,10 @@ class Gates:
         for gate in checks:
             if reason := gate(decision, standing):
                 return msgspec.structs.replace(decision, status="refused", refused_by=reason)
+        if reason := hold(decision, around):
+            return msgspec.structs.replace(decision, status="refused", refused_by=reason)
+        if reason := pause(decision, around):
+            return msgspec.structs.replace(decision, mode="observe", status="would", refused_by=reason)
         if mode == "observe":
             return msgspec.structs.replace(decision, status="would")
         if reason := rate(self.decisions_per_hour)(decision, standing):

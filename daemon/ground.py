@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from ..bus.directory import require_local
@@ -38,7 +38,8 @@ class HostLog(Protocol):
 
 
 class Ground(Protocol):
-    """`shared` is the log where many hosts share it; `damages` counts broken files, `damage` says what became of them."""
+    """`shared` is the log where many hosts share it; `damages` counts broken files, `damage` says what became of them;
+    `partitions` are those of what is judged, `judged_here` their numbers."""
 
     @property
     def bus(self) -> HostLog: ...
@@ -49,6 +50,10 @@ class Ground(Protocol):
     def damage(self) -> list[str]: ...
     def judge_store(self, judge: Judge) -> Store: ...
     def letter_partitions(self) -> int: ...
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def judged_here(self) -> Collection[int]: ...
     def told(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
@@ -81,6 +86,14 @@ class LocalGround:
 
     def letter_partitions(self) -> int:
         return self.bus.head.partitions
+
+    @property
+    def partitions(self) -> int:
+        return self.bus.head.partitions
+
+    @property
+    def judged_here(self) -> Collection[int]:
+        return range(self.partitions)
 
     def told(self) -> dict[str, Any]:
         return {}
@@ -122,8 +135,16 @@ class FleetGround:
     def letter_partitions(self) -> int:
         return self.bus.counts[DEAD_LETTERS]
 
+    @property
+    def partitions(self) -> int:
+        return self.bus.partitions
+
+    @property
+    def judged_here(self) -> Collection[int]:
+        return self._fleet.epochs if self._fleet else ()
+
     def told(self) -> dict[str, Any]:
-        return {**self.bus.status(), "daemon": self.daemon, "judged_here": self._fleet.epochs if self._fleet else {}}
+        return {**self.bus.status(), "daemon": self.daemon, "judged_here": self.judged_here or {}}
 
     def close(self) -> None:
         if self._fleet is not None:

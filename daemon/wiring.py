@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import __version__
 from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folder
 from ..bus.retention import DAY_S
+from ..consumers.attempt import Attempt
 from ..consumers.judge import Judge
 from ..consumers.metrics_store import MetricsStore
 from ..consumers.notice_log import NoticeLog
@@ -37,7 +37,9 @@ from .lane import Lane
 from .notify import Notifier, kept
 from .rule_book import RuleBook, wrong_policies
 from .stores import FilesStore, PlainStore
+from .subject import Subject, refusal, user_name
 from .supervisor import LaneState, Supervisor
+from .switch_desk import SwitchDesk
 
 log = logging.getLogger("smarttuner.daemon")
 LOOK_S = 0.5
@@ -74,16 +76,6 @@ class EdgeLane:
                 self.last_step_at = self._clock.monotonic()
         finally:
             self.edge.stop(DRAIN_S)
-
-
-class Subject(NamedTuple):
-    """What a request is about, and whose it is."""
-
-    run: str
-    attempt: str
-    group: str | None
-    uid: int | None
-    user: str | None
 
 
 class Host:
@@ -136,6 +128,8 @@ class Host:
         settings = self._settings(environ, keeper)
         self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
         self.letters = DeadLetters(self.bus.connect, self.ground.letter_partitions, self.clock)
+        ground = self.ground
+        self.desk = SwitchDesk(self.judge.switches, self._asked, self.clock, ground.partitions, lambda: ground.judged_here)
         self._supervisor: Supervisor | None = None
         self._tell_damage()
 
@@ -207,7 +201,7 @@ class Host:
     # -- queries ---------------------------------------------------------------------------------------------------
 
     def answer(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
-        """What the socket's clients ask: status, runs, request, dead_letters."""
+        """What the socket's clients ask: status, runs, request, switch, switches, dead_letters."""
         match query.get("query"):
             case "status":
                 return self.status()
@@ -215,9 +209,15 @@ class Host:
                 return {"runs": self.live_runs()}
             case "request":
                 return self.request(query, peer)
+            case "switch":
+                return self.desk.switch(query, peer, self._subject) or self._unknown(str(query.get("run", "")))
+            case "switches":
+                return self.desk.in_force(query)
             case "dead_letters":
                 return self.letters.answer(query, peer)
-        raise UsageError(f"unknown query {query.get('query')!r}", "this daemon answers status, runs, request and dead_letters")
+        raise UsageError(
+            f"unknown query {query.get('query')!r}", "it answers status, runs, request, switch, switches, dead_letters"
+        )
 
     def status(self) -> dict[str, Any]:
         """See interface.md: lanes, counters, bus, store, and what is wrong."""
@@ -246,6 +246,7 @@ class Host:
             "counters": dict(sorted(counters.items())),
             "bus": {"url": self.place.bus, **self.ground.told(), "lag": lags},
             "store": {"folder": self.loaded.config.store.url or str(self.folder), "counters": dict(self.store.counters)},
+            "switches": self.desk.shown(),
             "problems": problems,
         }
 
@@ -283,12 +284,18 @@ class Host:
             rows.append({
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),
-                "control": record.said.mode if name in here else "none" if record.over else "waiting",
+                "control": self._control(one, name in here),
                 "concurrent": not record.over and live[record.run] > 1,
                 "judged_by": f"{one.monitor} {one.goal}" if judged else None,
                 "not_judged": None if judged else _why_not(one, series),
             })  # fmt: skip
         return rows
+
+    def _control(self, attempt: Attempt, here: bool) -> str:
+        record = attempt.standing.record
+        if record.over:
+            return "none"
+        return self.desk.control(attempt.partition, record.run) or (record.said.mode if here else "waiting")
 
     def request(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
         """A person's decision, put onto the log as a Request if this person may decide about that run."""
@@ -300,15 +307,11 @@ class Host:
             return self._unknown(run)
         if action not in ACTIONS:
             return {"refused": f"no action is called {action!r}", "hint": did_you_mean(action, list(ACTIONS))}
-        user = _user(peer.uid)
-        if peer.uid not in (0, os.getuid(), subject.uid):
-            return {
-                "refused": f"{user} may not decide about a run of {subject.user}",
-                "hint": "ask its owner or the operator",
-            }
+        if (said := refusal(peer, subject)) is not None:
+            return said
         now = self.clock.now()
         request = Request(
-            ulid(now), subject.run, action, user, now, params, str(query.get("reason") or ""),
+            ulid(now), subject.run, action, user_name(peer.uid), now, params, str(query.get("reason") or ""),
             subject.attempt, subject.group,
         )  # fmt: skip
         self._asked.publish([Message(CONTROL, topic_key(subject.run, subject.group), encode(request))])
@@ -325,7 +328,7 @@ class Host:
         if not here:
             return None
         one = max(here, key=lambda row: str(row["attempt"]))
-        return Subject(one["run"], one["attempt"], one["group"], one["uid"], _user(one["uid"]))
+        return Subject(one["run"], one["attempt"], one["group"], one["uid"], user_name(one["uid"]))
 
     def _unknown(self, run: str) -> dict[str, Any]:
         known = {one.standing.record.run for one in self.judge.attempts.values()} | {one["run"] for one in self.edge.edge.spools()}
@@ -346,13 +349,6 @@ def _store_place(place: Place, config: Config, clock: Clock) -> StorePlace:
 def _keep(config: Config) -> StoreRetention:
     days = config.store.retention_days
     return StoreRetention(age_s=None if days is None else days * DAY_S)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _why_not(attempt: Any, series: Mapping[str, Any]) -> str:

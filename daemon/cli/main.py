@@ -21,6 +21,7 @@ COMMANDS = (
     "decisions",
     "plot",
     "decide",
+    "switches",
     "status",
     "config",
     "doctor",

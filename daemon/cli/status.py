@@ -49,7 +49,17 @@ def show(found: dict[str, Any]) -> None:
     )
     counters = {name: value for name, value in sorted(found["counters"].items()) if value}
     print_table(("counter", "value"), [(name, str(value)) for name, value in counters.items()])
+    for one in found.get("switches", []):
+        print(switched(one))
     for problem in found["problems"]:
         print(f"problem: {problem}")
     if not found["problems"]:
         print(f"healthy; {found['jobs']} jobs attached")
+
+
+def switched(one: dict[str, Any]) -> str:
+    """A pause or a hold in one line."""
+    end = f" until {one['until'][:19]}Z" if one["until"] else ""
+    why = f" ({one['reason']})" if one["reason"] else ""
+    word = "paused" if one["kind"] == "pause" else "held"
+    return f"{word}: {one['run'] or 'all runs'}, by {one['by']} since {one['since'][:19]}Z{end}{why}"
