@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from ..core.errors import UsageError
 from ..core.ports import Policy
+from ..core.silence import JudgesSilence
 from .conditions import NAME, Composite, Condition, Joined, Leaf, Not
 from .policies import REGISTRY
 
@@ -165,6 +166,8 @@ def _asked(name: str, options: Mapping[str, Any]) -> Policy:
     if "then" in options:
         raise UsageError(f"{name}: then is said once, of the whole rule", "write then: beside when:")
     policy = REGISTRY.make(name, **options)
+    if isinstance(policy, JudgesSilence):
+        raise UsageError(f"{name}: looks at the time between points, and no point", "name it as a policy of its own")
     if "then" in inspect.signature(type(policy)).parameters:
         policy = REGISTRY.make(name, **options, then="prune")
     return policy

@@ -11,9 +11,14 @@ from ..core.registry import did_you_mean
 from .policies.quality_gate import QualityGate
 from .rules import Rule, check_keys, configured, named
 
-STRATEGIES = {"divergence": "divergence", "patience_based": "patience", "improvement_threshold": "improvement"}
+STRATEGIES = {
+    "divergence": "divergence",
+    "patience_based": "patience",
+    "improvement_threshold": "improvement",
+    "stall": "stall",
+}
 """The strategies of the configuration and the policies that they are. What ends a run at one point tells it in this order."""
-SHIPPED = ("divergence",)
+SHIPPED = ("divergence", "stall")
 GATES: dict[str, tuple[str | None, str]] = {
     "min_alignment_score": ("alignment_score", "min"),
     "audio_quality_threshold": ("audio_quality_score", "min"),

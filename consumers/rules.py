@@ -10,6 +10,7 @@ from ..core.errors import UsageError
 from ..core.events import Decision, Goal, Mode
 from ..core.ports import Policy
 from ..core.registry import did_you_mean
+from ..core.silence import JudgesSilence
 from ..core.window import Evidence
 from .condition_text import composite
 from .policies import REGISTRY
@@ -66,7 +67,10 @@ def named(name: str, options: Mapping[str, Any], mode: Mode) -> Rule:
         raise UsageError(f"policy {name}: series: {series!r} is not the name of a series", "leave it out for the monitored one")
     if "when" in rest:
         return Rule(composite(name, **_own(name, rest)), series, mode)
-    return Rule(REGISTRY.make(name, **rest), series, mode)
+    policy = REGISTRY.make(name, **rest)
+    if series is not None and isinstance(policy, JudgesSilence):
+        raise UsageError(f"policy {name}: looks at all series of a run, not at {series}", "leave series out")
+    return Rule(policy, series, mode)
 
 
 def _own(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

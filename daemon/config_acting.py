@@ -91,6 +91,7 @@ TABLE = (
     acts("watch.*.limits.**", "test_what_a_job_says_holds_within_the_limits_of_its_entry", SCOPE),
     missing("watch.*.alerts", "alerts are lines of notices (status shows them); routes come with delivery"),
     acts("early_stopping.strategies.divergence.**", "test_divergence_has_its_own_options"),
+    acts("early_stopping.strategies.stall.**", "test_stall_has_its_own_options"),
     acts("early_stopping.strategies.patience_based.patience", "test_patience_is_counted_in_points"),
     acts("early_stopping.strategies.patience_based.min_delta", "test_min_delta_says_what_an_improvement_is"),
     acts("early_stopping.strategies.patience_based.mode", "test_mode_says_whether_low_or_high_is_better"),

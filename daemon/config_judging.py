@@ -74,11 +74,20 @@ class DivergenceRule(Section):
     then: Literal["prune", "alert"] = key("end the run, or tell", "prune")
 
 
+class StallRule(Section):
+    """Report a run that is alive and gives no metric any more."""
+
+    min_silence_s: Seconds = key("silence that every run is allowed", 600.0, "seconds", gt=0)
+    factor: Number = key("silence that is allowed besides: so many of the run's own usual longest gaps", 10.0, "gaps", ge=1)
+    then: Literal["alert", "prune"] = key("tell, or ask the job to end", "alert")
+
+
 class Strategies(Section):
     """The strategies that a person named act; those not named observe."""
 
     divergence: Named[DivergenceRule] = key("end a run whose series left all reason", None)
     patience_based: Named[PatienceBased] = key("end a run that does not improve any more", None)
+    stall: Named[StallRule] = key("tell of a run that is alive and gives no metric any more", None)
     plateau_detection: Named[PlateauDetection] = key("lower the learning rate on a plateau", None)
     improvement_threshold: Named[ImprovementThreshold] = key("end a run whose improvement is too small", None)
 

@@ -9,6 +9,7 @@ from .improvement import Improvement
 from .patience import Patience
 from .plateau import Plateau
 from .quality_gate import QualityGate
+from .stall import Stall
 
 REGISTRY: Registry[Policy] = Registry(
     "policy",
@@ -18,5 +19,6 @@ REGISTRY: Registry[Policy] = Registry(
         "improvement": Improvement,
         "quality_gate": QualityGate,
         "divergence": Divergence,
+        "stall": Stall,
     },
 )

@@ -180,6 +180,7 @@ def test_measures_that_two_conditions_need_are_kept_once():
         ("mine", {"when": "divergence", "then": "explode"}, "neither prune nor alert"),
         ("mine", {"when": "divergence", "than": "prune"}, "did you mean then"),
         ("mine", {"when": "diverge"}, "did you mean divergence"),
+        ("mine", {"when": "patience & ~stall"}, "looks at the time between points"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(name, options, said):

@@ -24,6 +24,7 @@ def test_a_job_names_its_policies_and_they_act():
         ({"patience": {"series": ""}}, "not the name of a series"),
         ({"quality_gate": {}}, "at least one of them"),
         ({"divergence": {"points": 10**9}}, "points"),
+        ({"stall": {"series": "val_loss"}}, "all series of a run"),
         ({"improvement": {"evaluation_window": 10**9}}, "evaluation_window"),
     ],
 )
@@ -36,7 +37,8 @@ def test_a_job_that_errs_is_told_what_and_what_to_do(policies, said):
 def test_what_the_job_states_replaces_what_the_file_says_of_the_same_policy():
     configured = early_stop_controller.rules({})
     stated = rules_from_job({"patience": {"patience": 20}})
-    assert [(r.policy.name, r.mode) for r in combined(configured, stated)] == [("divergence", "observe"), ("patience", "act")]
+    found = [(r.policy.name, r.mode) for r in combined(configured, stated)]
+    assert found == [("divergence", "observe"), ("stall", "observe"), ("patience", "act")]
     assert combined(configured, []) == configured
 
 

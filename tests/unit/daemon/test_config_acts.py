@@ -10,7 +10,9 @@ from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, decode, encode
 from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.core.run import RunRecord
+from smarttuner.core.silence import Rhythm, Silence
 from smarttuner.core.standing import Standing
+from smarttuner.core.window import Subject
 from smarttuner.daemon.config import load
 from smarttuner.daemon.config_rules import gates, rules
 from smarttuner.daemon.rule_book import RuleBook
@@ -142,6 +144,18 @@ def test_divergence_has_its_own_options(tmp_path, options, values, speaks):
     assert decisions([1.0, float("nan")], alert)[0].action == "alert"
 
 
+def test_stall_has_its_own_options(tmp_path):
+    rhythm, subject = Rhythm("sdk", 9, heard=1000.0, gaps=[40.0, 30.0, 20.0]), Subject("r", "a", "val_loss")
+
+    def policy(options):
+        return rule_of(tmp_path, "stall", strategy("stall", options)).policy
+
+    assert policy("min_silence_s: 5m").allows_s(rhythm) == 300.0
+    assert policy("min_silence_s: 5m, factor: 30").allows_s(rhythm) == 600.0
+    silence = Silence(subject, rhythm, deadline=1600.0, now=1600.0)
+    assert [policy(one).at_silence(silence).action for one in ("then: prune", "then: alert")] == ["prune", "alert"]
+
+
 @pytest.mark.parametrize(
     ("gate", "values", "action"),
     [
@@ -174,7 +188,7 @@ def modes(config):
 def test_unnamed_policies_have_the_default_mode(tmp_path):
     assert set(modes(read(tmp_path, "policies: {default: act}")).values()) == {"act"}
     unnamed = modes(read(tmp_path, "{}"))
-    assert "divergence" in unnamed
+    assert {"divergence", "stall"} <= set(unnamed)
     assert not {"patience", "plateau"} & set(unnamed)
     assert set(unnamed.values()) == {"observe"}
 
@@ -187,6 +201,7 @@ early_stopping:
 policies: {patience: {mode: observe}, divergence: {mode: off}, improvement: {}, quality_gate: {mode: observe}}
 """
     expected = {"patience": "observe", "plateau": "act", "improvement": "act", "quality_gate.min_score": "observe"}
+    expected["stall"] = "observe"
     assert modes(read(tmp_path, text)) == expected
 
 

@@ -56,6 +56,7 @@ OPTIONS = {
             "not_finite": st.integers(1, 3),
         }
     ),
+    "stall": st.just({}),  # no point says anything of silence
 }
 
 

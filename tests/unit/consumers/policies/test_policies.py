@@ -8,6 +8,7 @@ from smarttuner.consumers.policies.improvement import Improvement
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
 from smarttuner.consumers.policies.quality_gate import QualityGate
+from smarttuner.consumers.policies.stall import Stall
 from smarttuner.consumers.policies.table import columns, decisions, evidence
 
 NAN = math.nan
@@ -189,10 +190,13 @@ def test_healthy_noise_does_not_diverge():
         ("divergence", {"rise_percent": -1}, "rise_percent"),
         ("divergence", {"not_finite": 0}, "not_finite"),
         ("divergence", {"then": "restore"}, "then"),
+        ("stall", {"min_silence_s": 0}, "min_silence_s"),
+        ("stall", {"factor": 0.5}, "factor"),
+        ("stall", {"then": "restore"}, "then"),
     ],
 )
 def test_a_bad_option_is_named(name, options, option):
-    factory = {"patience": Patience, "plateau": Plateau, "improvement": Improvement, "quality_gate": QualityGate}
+    factory = {"patience": Patience, "plateau": Plateau, "improvement": Improvement, "quality_gate": QualityGate, "stall": Stall}
     with pytest.raises(ValueError, match=f"^{option}"):
         factory.get(name, Divergence)(**options)
 
