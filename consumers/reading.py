@@ -6,6 +6,7 @@ The three folders are plain Parquet, and a bare `pandas.read_parquet` reads them
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -60,7 +61,7 @@ def stored_rows(
 ) -> pa.Table:
     """The rows of one of the three folders whose texts are among those wanted. Row groups that cannot hold any are not
     read. (pyarrow.dataset does the same, and imports pandas: too long for a command.)"""
-    asked = {column: values for column, values in wanted.items() if values is not None}
+    asked = asked_for(**wanted)
     columns = columns or schema.names
     empty = table_of([], pa.schema([schema.field(name) for name in columns]))
 
@@ -71,20 +72,35 @@ def stored_rows(
     return pa.concat_tables([empty, *read_each(folder, name, read)])
 
 
-def of_those(table: pa.Table, asked: dict[str, list[str]]) -> pa.Table:
-    """The rows whose texts are among those asked for, column by column."""
-    for column, values in asked.items():
-        table = table.filter(pc.is_in(table[column], texts(values)))
-    return table
+def asked_for(**wanted: Sequence[str] | None) -> dict[str, list[str]]:
+    """What is asked for of each column, in order; columns of which anything will do are left out."""
+    return {column: sorted(values) for column, values in wanted.items() if values is not None}
 
 
 def may_hold(group: pq.RowGroupMetaData, schema: pa.Schema, asked: dict[str, list[str]]) -> bool:
     """Whether a row group's statistics leave it open that it has such rows."""
     for column, values in asked.items():
         known = group.column(schema.get_field_index(column)).statistics
-        if known is not None and known.has_min_max and not any(known.min <= value <= known.max for value in values):
-            return False
+        if known is not None and known.has_min_max:
+            place = bisect_left(values, known.min)
+            if place == len(values) or values[place] > known.max:
+                return False
     return True
+
+
+def of_those(table: pa.Table, asked: dict[str, list[str]]) -> pa.Table:
+    """The rows whose texts are among those asked for, column by column."""
+    for column, values in asked.items():
+        if not _all_are(table[column], values):
+            table = table.filter(pc.is_in(table[column], texts(values)))
+    return table
+
+
+def _all_are(column: pa.ChunkedArray, values: list[str]) -> bool:
+    """Whether every text is one of `values`, as a column that was read as a dictionary says without a look at the rows."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    return {word for chunk in column.chunks for word in chunk.dictionary.to_pylist()} <= set(values)
 
 
 def _newest_attempts(folder: str | os.PathLike[str], run: str | Sequence[str] | None) -> dict[str, str]:

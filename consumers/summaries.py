@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core.events import Goal
 from .arrow_columns import numbers, values_of
 from .parquet_files import METRICS_SCHEMA
-from .reading import kinds, may_hold, of_those
+from .reading import asked_for, kinds, may_hold, of_those
 from .store_url import read_each
 
 BATCH_ROWS = 1_000_000
@@ -49,7 +49,7 @@ def summaries(
     series: Sequence[str] | None = None,
 ) -> dict[Named, Summary]:
     """A summary of each attempt and series of these runs and series (None: of all)."""
-    asked = {name: list(words) for name, words in (("run", runs), ("series", series)) if words is not None}
+    asked = asked_for(run=runs, series=series)
 
     def read(file: pq.ParquetFile) -> list[tuple[Named, Summary]]:
         groups = [i for i in range(file.num_row_groups) if may_hold(file.metadata.row_group(i), METRICS_SCHEMA, asked)]

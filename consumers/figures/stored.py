@@ -70,7 +70,8 @@ def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, l
     """The figure: of the series named, else of those that a run logged, the judged one first; of a group the judged one.
     UsageError for a series that nobody logged, SmartTunerError where nothing is logged yet."""
     notes: list[str] = []
-    chosen = list(dict.fromkeys(series)) or _default_series(folder, subject)
+    read: dict[str, dict[str, Points]] = {}
+    chosen = list(dict.fromkeys(series)) or _default_series(folder, subject, read)
     if len(chosen) > MAX_PANELS and not series:
         notes.append(f"{len(chosen) - MAX_PANELS} more series: {', '.join(chosen[MAX_PANELS:])}"[:140])
         chosen = chosen[:MAX_PANELS]
@@ -81,7 +82,7 @@ def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, l
         notes.append(f"{len(decisions) - len(shown)} more decisions have no place here; smart-tuner decisions lists them")
     panels = []
     for name in chosen:
-        points = points_of(folder, name, subject.runs, [row["attempt"] for row in subject.rows])
+        points = read.pop(name, None) or _points(folder, subject, name)
         if not points:
             raise _unknown(folder, subject, name)
         panels.append(Panel(name, _curves(subject, points), [_mark(row, points.get(row["attempt"])) for row in shown]))
@@ -89,11 +90,17 @@ def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, l
     return Drawn(Figure(_title(subject), panels, lines, log, notes), subject, decisions)
 
 
-def _default_series(folder: Folder, subject: Subject) -> list[str]:
+def _points(folder: Folder, subject: Subject, name: str) -> dict[str, Points]:
+    return points_of(folder, name, subject.runs, [row["attempt"] for row in subject.rows])
+
+
+def _default_series(folder: Folder, subject: Subject, read: dict[str, dict[str, Points]]) -> list[str]:
+    """What is drawn where nothing was named; points that were read on the way are put into `read`."""
     monitors = Counter(row["monitor"] for row in subject.rows if row.get("monitor"))
     if len(subject.runs) > 1 and monitors:
         wanted, _ = monitors.most_common(1)[0]
-        if points_of(folder, wanted, subject.runs, [row["attempt"] for row in subject.rows]):
+        if found := _points(folder, subject, wanted):
+            read[wanted] = found
             return [wanted]
     logged = _logged(folder, subject)
     if not logged:
