@@ -21,6 +21,7 @@ from .voice import Voice
 
 if TYPE_CHECKING:
     from .direct import Direct
+    from .late import Late
 
 LOOK_INTERVAL_S = 1.0
 MOST_WARNINGS = 8
@@ -64,6 +65,7 @@ class Attachment:
         self._intake = Intake(voice)
         self._line: Line | None = None
         self._ranks: Ranks | None = None
+        self._late: Late | None = None
         self._stop: str | None = None
         self._logged = first_step - 1
         self._counted = first_step - 1
@@ -74,9 +76,9 @@ class Attachment:
         self._by_hand = False
         self._on_end: Callable[[], None] | None = None
 
-    def connect(self, line: Line | None, on_end: Callable[[], None], ranks: Ranks | None = None) -> None:
+    def connect(self, line: Line | None, late: Late, on_end: Callable[[], None], ranks: Ranks | None = None) -> None:
         """Gives the attachment its line (rank 0 has it) and its place among the ranks; `on_end` is called once it has ended."""
-        self._line, self._ranks, self._on_end = line, ranks, on_end
+        self._line, self._late, self._ranks, self._on_end = line, late, ranks, on_end
         self._at_log = line is not None and not line.steerings
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:  # noqa: C901  # see the comment on its body
@@ -126,6 +128,15 @@ class Attachment:
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
+    def steer(self, optimizer: Any = None, *, model: Any = None, scheduler: Any = None, scaler: Any = None) -> None:
+        """What was not there when attach was called, or takes the place of what was; as the arguments of attach are."""
+        try:
+            if self._late is not None:
+                self._late.give(optimizer=optimizer, model=model, scheduler=scheduler, scaler=scaler)
+                self._at_log = self._at_log and (self._line is None or not self._line.steerings)
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
+
     @property
     def should_stop(self) -> bool:
         """Whether the loop shall end: a prune was applied."""
@@ -154,7 +165,7 @@ class Attachment:
     def end(self, state: str, ended_by: str | None = None) -> None:
         """Ends the attempt as `state` (finished or failed; a finished run that was told to stop is pruned). Idempotent."""
         line, self._line = self._line, None
-        ranks, self._ranks = self._ranks, None
+        ranks, self._ranks, self._late = self._ranks, None, None
         try:
             if ranks is not None:
                 ranks.close()
@@ -183,7 +194,7 @@ class Attachment:
     def forget(self) -> None:
         """In the child of a fork: the attempt is the parent's, nothing here reaches it any more."""
         line, self._line = self._line, None
-        ranks, self._ranks = self._ranks, None
+        ranks, self._ranks, self._late = self._ranks, None, None
         if ranks is not None:
             ranks.forget()
         if line is not None:

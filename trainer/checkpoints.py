@@ -35,7 +35,7 @@ class About(msgspec.Struct):
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parts:
     """What the job handed over, each None where it did not. `save` and `load` are the user's functions of a path."""
 
@@ -45,6 +45,12 @@ class Parts:
     scaler: Any = None
     save: Callable[[str], object] | None = None
     load: Callable[[str], object] | None = None
+
+    def take(self, **given: Any) -> None:
+        """Parts that come later, by name; None is what stays as it is."""
+        for name, part in given.items():
+            if part is not None:
+                setattr(self, name, part)
 
     def stateful(self) -> dict[str, Any]:
         """The parts that have a state, by name."""

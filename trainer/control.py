@@ -81,7 +81,7 @@ class Control:
         self._peers = peers
         self._revision = spool.revision
         self._seen = 0
-        self._only_thread = 0 if effects.steerings else threading.get_ident()
+        self._thread = threading.get_ident()
         self._busy = False
         self._begun: set[str] = set()
         self._known: dict[str, Ack] = {}
@@ -96,7 +96,7 @@ class Control:
         revision = self._revision()
         if (revision == self._seen and not self._unsent and not self._waiting) or self._busy:
             return
-        if self._only_thread and threading.get_ident() != self._only_thread:
+        if not self.effects.steerings and threading.get_ident() != self._thread:
             return
         self._busy = True  # a callback of the job's may log, which looks again
         try:

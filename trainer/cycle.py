@@ -57,6 +57,16 @@ def _once(named: dict[Any, Any]) -> dict[Any, Any]:
     step of either is a step of both."""
     kept: dict[Any, Any] = {}
     for name, one in named.items():
+        one = _bare(one)
         if not any(are_one(one, known) for known in kept.values()):
             kept[name] = one
     return kept
+
+
+def _bare(optimizer: Any) -> Any:
+    """The optimizer that steps, in the wrapper that a framework puts around it (Accelerate, Lightning): such a wrapper has no
+    hooks of its own."""
+    inner = getattr(optimizer, "optimizer", None)
+    while hasattr(inner, "param_groups") and inner is not optimizer and are_one(inner, optimizer):
+        optimizer, inner = inner, getattr(inner, "optimizer", None)
+    return optimizer

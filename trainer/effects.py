@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +28,30 @@ class Change(NamedTuple):
 
 @dataclass
 class Effects:
-    """The effects of one attachment, whose scaled learning rates never fall below `min_lr`. `restored(step, details)` and
-    `stop(reason)` tell it what happened. Forbidden where the job does not have what the order needs, any other exception
-    where it failed."""
+    """The effects of one attachment. `intent` is the learning rate that is wanted now; a scaled one never falls below `min_lr`.
+    `restored(step, details)` and `stop(reason)` tell the attachment what happened. Forbidden where the job does not have
+    what the order needs, any other exception where it failed."""
 
-    steerings: Sequence[Steering]
+    steerings: list[Steering]
     checkpoints: Checkpoints
     keep_best: KeepBest
     restored: Callable[[int, dict[str, Any]], None]
     stop: Callable[[str], None]
     may_restore: bool = True
     min_lr: float = 0.0
+    intent: LrIntent = field(default_factory=LrIntent)
+    _floor: float = 0.0
 
-    @property
-    def intent(self) -> LrIntent:
-        """The learning rate that is wanted now."""
-        return self.steerings[0].intent
+    def want(self, intent: LrIntent, floor: float = 0.0) -> None:
+        """From the next step on, also of optimizers that come later."""
+        self.intent, self._floor = intent, max(self.min_lr, floor)
+        for one in self.steerings:
+            one.want(intent, self._floor)
+
+    def steer(self, steerings: list[Steering]) -> None:
+        """These take the place of those that there were."""
+        self.steerings[:] = steerings
+        self.want(self.intent, self._floor)
 
     def apply(self, order: Order, step: int) -> Change:
         """Does what `order` says, at a step boundary."""
@@ -68,7 +76,7 @@ class Effects:
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise Forbidden(f"no learning rate can be read from {params}: {error}") from error
         if not self.steerings:
-            raise Forbidden("no optimizer was given", "pass optimizer= to attach")
+            raise Forbidden("no optimizer was given", "pass optimizer= to attach, or to run.steer later")
         if not (intent.fits and floor <= LARGEST_LR):
             raise Forbidden(f"{params['intent']} is no learning rate")
         if any(one.displaced for one in self.steerings):
@@ -77,8 +85,7 @@ class Effects:
             raise Forbidden("the optimizer has no learning rate of its own (lr is None)")
         self._check_target(order)
         before = told(self.steerings)
-        for one in self.steerings:
-            one.want(intent, floor)
+        self.want(intent, floor)
         return Change(before, told(self.steerings))
 
     def _check_target(self, order: Order) -> None:

@@ -49,6 +49,7 @@ class Following:
             self._table.put(f"at/{due.number}/{self.member.seat.rank}", step)
         for index, order in enumerate(due.orders):
             self._follow(f"{due.number}/{index}", order, step, late)
+        self._table.put(f"taken/{due.number}/{self.member.seat.rank}", True)
 
     def tend(self, step: int) -> None:
         """Rank 0 answers."""

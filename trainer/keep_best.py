@@ -45,10 +45,28 @@ class KeepBest:
         self.interval_s = interval_s
         self._clock = clock
         self._put_aside = put_aside
+        self._asked: dict[str, tuple[Goal, float, float | None, int | None]] = {}
         self._copies = 0
         self._best: dict[str, Best] = {}
         self._kept: dict[str, Snapshot] = {}
         self._taken_at: dict[str, float] = {}
+
+    def ask(self, series: str, goal: Goal) -> None:
+        """Keeps the best of `series`, once there is a model."""
+        self._asked[series] = goal, 0.0, None, None
+        self.take(self.model)
+
+    def take(self, model: Any) -> None:
+        """Keeps this model from now on, by every series that was asked for; weights of another one are forgotten."""
+        if model is not self.model:
+            kept, self._kept = self._kept, {}
+            for snapshot in kept.values():
+                self._drop(snapshot)
+        self.model = model
+        if model is not None:
+            asked, self._asked = self._asked, {}
+            for series, how in asked.items():
+                self.start(series, *how)
 
     def start(
         self, series: str, goal: Goal, min_delta: float = 0.0, best: float | None = None, step: int | None = None
@@ -56,7 +74,9 @@ class KeepBest:
         """Keeps from now on what beats `best` (of `step`) by more than `min_delta`; said again, it changes nothing.
         Returns what is already kept, in words, or None."""
         if self.model is None:
-            raise Forbidden("no model was given", "pass model= to attach")
+            if len(self._asked) < MOST_SERIES:
+                self._asked[series] = goal, min_delta, best, step
+            raise Forbidden("no model was given", "pass model= to attach, or to run.steer later")
         known = self._best.get(series)
         if known is None and len(self._best) >= MOST_SERIES:
             raise Forbidden(f"the best of {MOST_SERIES} series is kept already", "watch fewer series")

@@ -18,6 +18,7 @@ from .voice import Voice
 
 GATHER_WAIT_S = 120.0
 CALLED_WAIT_S = 600.0
+FAREWELL_WAIT_S = 10.0
 _LEAST_POLL_S, _MOST_POLL_S = 0.0005, 0.02
 
 
@@ -31,6 +32,7 @@ class Leading:
         self._parts = parts
         self._voice = voice
         self._key = ""
+        self._last = -1
 
     def lead(self, leader: Leader, answer: Callable[[Order, int], None], decline: Callable[[Order, Any, str, int], None]) -> None:
         """From here on orders are agreed on: `answer` does one at a step, `decline` says why one will not be."""
@@ -59,7 +61,7 @@ class Leading:
                     self._decline(order, "failed", f"not agreed: {void}", step)
                 else:
                     self._answer(order, step)
-            self._key = ""
+            self._key, self._last = "", due.number
         if leader.refusals:
             self.tend(step)
 
@@ -100,6 +102,10 @@ class Leading:
 
     def close(self) -> None:
         if self._leader is not None:
+            try:
+                self._wait_for_farewells(self._leader)
+            except Exception as error:  # noqa: BLE001  # as in `done`
+                self._voice.once("farewell", f"whether the other ranks know how the last decision ended is not known: {error}")
             self._leader.close()
 
     def forget(self) -> None:
@@ -152,6 +158,16 @@ class Leading:
             leader.clock.sleep(pause)
             pause = min(2 * pause, _MOST_POLL_S)
         return ""
+
+    def _wait_for_farewells(self, leader: Leader) -> None:
+        """The store often ends with this process: before, the others are to know how what was agreed on last has ended."""
+        if self._last < 0 or leader.table is None:
+            return
+        keys = [f"taken/{self._last}/{rank}" for rank in range(1, leader.seat.world_size)]
+        pause, until = _LEAST_POLL_S, leader.clock.monotonic() + FAREWELL_WAIT_S
+        while not leader.table.has(*keys) and not leader.lost(leader.table) and leader.clock.monotonic() < until:
+            leader.clock.sleep(pause)
+            pause = min(2 * pause, _MOST_POLL_S)
 
     def _wait_for_calls(self, leader: Leader, table: Table, key: str) -> None:
         clock, pause = leader.clock, _LEAST_POLL_S

@@ -32,6 +32,7 @@ from .gathering import follow, lead, next_table
 from .hidden import sweep_hidden
 from .journal import Journal, close_owed, last_attempt, last_intent, pruned_before, sweep
 from .keep_best import KeepBest
+from .late import Late
 from .leading import Leading
 from .step_hooks import HOOKS
 from .terms import Terms
@@ -53,7 +54,9 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     table = "" if terms.seat.alone else next_table(terms.seat)
     if terms.seat.rank > 0:
         if terms.mode == "act":
-            attachment.connect(None, lambda: ENDINGS.remove(attachment), follow(terms, parts, table, attachment, voice, clock))
+            following = follow(terms, parts, table, attachment, voice, clock)
+            late = Late(following.abilities.effects, [parts], attachment.boundary)
+            attachment.connect(None, late, lambda: ENDINGS.remove(attachment), following)
             ENDINGS.add(attachment)
         return attachment
     spool_file.sweep(str(terms.spools))
@@ -64,13 +67,15 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     except BaseException:
         spool.close(unlink=True)
         raise
-    attachment.connect(line, lambda: ENDINGS.remove(attachment), leading)
+    effects = line.control.effects
+    late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary)
+    attachment.connect(line, late, lambda: ENDINGS.remove(attachment), leading)
     ENDINGS.add(attachment)
     for steering in line.steerings:
         HOOKS.add(steering)
     try:
         if leading is not None:
-            leading.lead(lead(terms, parts, line.control.effects, table, voice, clock), line.control.agreed, line.control.decline)
+            leading.lead(lead(terms, parts, effects, table, voice, clock), line.control.agreed, line.control.decline)
         voice.say(_announcement(terms, spool, line.bell, trouble))
         attachment.say_warnings()
         if line.journal is not None:
@@ -104,8 +109,8 @@ def _line(
         parts = leading.shared(parts)
     checkpoints = Checkpoints(terms.folder, terms.run, terms.attempt, parts, clock, terms.limits)
     keep_best = KeepBest(None if sharded(parts.model) else parts.model, clock, terms.best_interval_s, checkpoints.put_aside)
-    if keep_best.model is not None and terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
-        keep_best.start(terms.monitor, terms.goal)
+    if terms.monitor and terms.goal and "restore" in terms.allow and terms.mode == "act":
+        keep_best.ask(terms.monitor, terms.goal)
     steerings = steerings_of(parts.optimizer, attachment.boundary)
     restored = attachment.told_restored if leading is None else leading.sharing(attachment.told_restored)
     may_restore = "restore" in terms.allow
@@ -121,21 +126,21 @@ def _line(
 def _inherit(terms: Terms, parent: str | None, effects: Effects, journal: Journal | str, voice: Voice) -> LrIntent | None:
     """Puts the learning rate in force that the attempt left which this one goes on from; says it, as it says of one that is
     not inherited."""
-    steerings = effects.steerings
     last = last_attempt(terms.spools, terms.run, terms.attempt)
     before = parent or (last[0] if last else None)
-    intent = last_intent(terms.spools, terms.run, before) if before and steerings else None
+    intent = last_intent(terms.spools, terms.run, before) if before else None
     if intent is None or not (terms.seat.alone or parent is None):  # several ranks take it over together, from the daemon
         return None
     if parent is None or terms.mode != "act" or "lr" not in terms.allow:
         why = "pass resume_from_step= to go on from it" if parent is None else "this job does not allow it"
         voice.say(f"attempt {before} ended with the learning rate {intent}; this one has its own: {why}")
         return None
-    for steering in steerings:
-        steering.want(intent, effects.min_lr)
+    effects.want(intent)
     if isinstance(journal, Journal):
         journal.inherit(parent, intent)
-    voice.say(f"the learning rate is {intent} as attempt {parent} left it; undo it with: smart-tuner decide {terms.run} release-lr")
+    waits = "" if effects.steerings else ", once run.steer(optimizer=...) is called"
+    undo = f"undo it with: smart-tuner decide {terms.run} release-lr"
+    voice.say(f"the learning rate is {intent} as attempt {parent} left it{waits}; {undo}")
     return intent
 
 

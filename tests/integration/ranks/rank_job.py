@@ -110,7 +110,8 @@ def steered():
             torch.save(job.model.state_dict(), path)
         dist.barrier()
 
-    run = attach(job, monitor="loss", goal="min", checkpoint=save)
+    run = smarttuner.attach("job", monitor="loss", goal="min", checkpoint=save)  # others give both to attach
+    run.steer(job.optimizer, model=job.model)
     orders = [
         ("scale-lr", {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}),
         ("checkpoint", {}),

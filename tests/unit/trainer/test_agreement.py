@@ -8,8 +8,11 @@ import pytest
 from smarttuner.bus.control_page import Order
 from smarttuner.core.clock import SystemClock
 from smarttuner.trainer import agreement, gate
+from smarttuner.trainer import leading as leading_module
 from smarttuner.trainer.agreement import Leader, Member
+from smarttuner.trainer.checkpoints import Parts
 from smarttuner.trainer.gate import Due, Gate
+from smarttuner.trainer.leading import Leading
 from smarttuner.trainer.ranks import Peer, Seat, Table, find_seat
 from smarttuner.trainer.voice import Voice
 
@@ -95,6 +98,33 @@ def job():
 
 
 ORDERS = [Order("a", "scale-lr"), Order("b", "prune")]
+
+
+def test_rank_0_ends_once_every_rank_knows_how_the_last_decision_ended(job, monkeypatch):
+    ranks, leading = job(), Leading(Parts(), Voice(quiet=True))
+    leading.lead(ranks.leader, lambda order, step: None, lambda *_: None)
+    ranks.leader.propose([Order("b", "prune")])
+
+    def follow(member):
+        due = until(member.gate.pass_boundary)
+        member.table.put(f"at/{due.number}/{member.seat.rank}", 0)
+
+    threads = [threading.Thread(target=follow, args=(one,)) for one in ranks.members]
+    threads.append(threading.Thread(target=until, args=(lambda: leading.boundary(0) or leading._last >= 0,)))
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    closing = threading.Thread(target=leading.close)
+    closing.start()
+    ranks.members[0].table.put("taken/0/1", True)
+    assert ranks.leader._thread.is_alive()  # rank 2 has not said so
+    ranks.members[1].table.put("taken/0/2", True)
+    closing.join(PATIENCE_S)
+    assert not ranks.leader._thread.is_alive()
+    monkeypatch.setattr(leading_module, "FAREWELL_WAIT_S", 0.0)
+    leading._last = 1
+    leading.close()  # of a rank that never says so it does not wait for ever
 
 
 def test_every_rank_is_handed_the_same_orders_at_the_same_boundary_again_and_again(job):

@@ -61,7 +61,7 @@ def test_what_is_not_to_be_done_is_answered_with_the_reason_and_changes_nothing(
         strange: ("refused", "unknown action"),
         forbidden: ("refused", "the job does not allow checkpoint"),
         best: ("refused", "the job does not allow restore"),
-        rate: ("refused", "no optimizer was given (pass optimizer= to attach)"),
+        rate: ("refused", "no optimizer was given (pass optimizer= to attach, or to run.steer later)"),
     }
     assert not run.should_stop
     assert not saver.saved

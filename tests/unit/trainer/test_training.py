@@ -7,6 +7,7 @@ import pathlib
 import pytest
 import smarttuner
 import torch
+from smarttuner.trainer.attachment import Attachment
 from smarttuner.trainer.parts import on_cpu
 from smarttuner.trainer.step_hooks import HOOKS
 from torch.utils.data import DataLoader, TensorDataset
@@ -284,6 +285,9 @@ def test_every_argument_of_attach_is_documented():
     page = (pathlib.Path(smarttuner.__file__).parent / "docs" / "sdk.md").read_text()
     table = page.split("## Arguments")[1].split("## What the handle")[0]
     assert [name for name in inspect.signature(smarttuner.attach).parameters if f"`{name}`" not in table] == []
+    handle = page.split("## What the handle")[1].split("## What a decision")[0]
+    steer = [name for name in inspect.signature(Attachment.steer).parameters if name != "self"]
+    assert [name for name in steer if f"{name}=None" not in handle] == []
 
 
 def scaled(multiplier, revision=1, **more):
