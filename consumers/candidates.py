@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.events import Decision
+from ..core.rungs import NONE, RungMeasure, first_step
 from ..core.standing import FOREVER
-from ..core.window import Columns
+from ..core.window import Columns, Evidence
 from .attempt import Attempt
 from .rules import Rule
 
-Conclude = Callable[[Attempt, Rule, Decision], object]
+Conclude = Callable[[Attempt, Rule, Decision, float | None], object]
+"""The last: see Surroundings.progress."""
 Heap = list[tuple[int, int, int, int, "Candidates"]]
 """(number of the record, position in the source, number of the rule, tie, candidates)"""
 
@@ -67,6 +69,15 @@ class Candidates:
         self.at += 1
         if float(self.columns.appended[point]) < self.attempt.standing.latches.get(self.latch, 0.0):
             return  # latched meanwhile by another series of the same policy
-        decision = self.rule.policy.judge(self.columns.evidence(point))
+        seen = self.columns.evidence(point)
+        decision = self.rule.policy.judge(seen)
         if decision is not None:
-            conclude(self.attempt, self.rule, decision)
+            conclude(self.attempt, self.rule, decision, self._progress(seen))
+
+    def _progress(self, seen: Evidence) -> float | None:
+        """How far the run has come, as a share of its furthest peer, where a policy has judged it by its peers."""
+        curve = RungMeasure.key_of(seen.subject.goal)
+        if seen.peers is None or all(one.key != curve for one in self.rule.policy.measures(seen.subject)):
+            return None
+        furthest = int(seen.peers.last.max(initial=NONE))
+        return None if furthest == NONE else max(seen.step, 1) / max(seen.step, first_step(furthest + 1), 1)

@@ -39,6 +39,7 @@ class Cuts:
             record = RunRecord(event.run, event.attempt, event.group, started=time, said=Started(mode="observe"))
             attempt = self._docket.attempts[event.attempt] = Attempt(Standing(record), self.rules, self.primary)
             attempt.partition = partition
+            self._docket.groups.join(attempt)
         self._docket.changed.add(event.attempt)
         return attempt
 
@@ -78,6 +79,7 @@ class Cuts:
         standing.record = fold(before, event)
         if standing.record == before:
             return
+        self._docket.groups.join(attempt)
         if event.event == "started":
             attempt.settle()
             self._inherit(attempt, event, time)
@@ -155,9 +157,9 @@ class Cuts:
         if attempt is None or decision.id in attempt.standing.known:
             return
         standing = attempt.standing
-        standing.known.add(decision.id)
+        self._docket.know(decision, attempt)
         self._docket.changed.add(decision.attempt)
         if decision.action in ("prune", "alert"):
             self._docket.relatch(attempt, f"{decision.policy}/{decision.evidence.get('series', '')}", decision)
         if decision.status == "pending" and decision.not_after > time and not standing.record.over:
-            self._docket.await_answer(decision, standing)
+            self._docket.await_answer(decision, attempt)

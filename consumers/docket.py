@@ -14,6 +14,7 @@ from ..core.switches import Switch, Switches
 from .answers import Answers
 from .attempt import Attempt, silent_until
 from .cohort import Cohorts
+from .groups import Groups
 from .rules import Rule
 
 EXPIRY_GRACE_S = 5.0
@@ -21,6 +22,8 @@ EXPIRY_GRACE_S = 5.0
 FORGET_S = 86_400.0
 """An attempt that is over is forgotten after a day without a record."""
 
+GROUP_LIMITS = ("limits.prunes_per_hour", "limits.never_last_of_group", "limits.min_peer_progress")
+"""A refusal by one of these is told once: it may last for hours, and is looked at again each minute."""
 KEEP_BEST = "keep-best"
 """Stands among the latches that a pause has set for an order that it kept from the job."""
 
@@ -39,29 +42,37 @@ class Docket:
         self.counters = counters
         self.answers = Answers(counters)
         self.cohorts = Cohorts()
+        self.groups = Groups()
         self.changed: set[str] = set()
         self.switches = Switches()
         self.when_due: Callable[[int, float], object] = self.switches.ended
         """Called with a partition and the deadline that it asked to be reminded of."""
         self._timers: list[tuple[float, str, str]] = []
 
-    def conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> Decision | None:
-        """Takes what a policy concluded through the gates; what came out, or None where it was known."""
+    def conclude(self, attempt: Attempt, rule: Rule, decision: Decision, progress: float | None = None) -> Decision | None:
+        """Takes what a policy concluded through the gates; what came out, or None where it was known. `progress`: see
+        Surroundings."""
         standing = attempt.standing
         if decision.id in standing.known:
             return None
-        around = self._around(attempt, decision)
+        around = self._around(attempt, decision, progress)
         passed = self.gates(decision, standing, rule.mode, around)
         if decision.action in ("prune", "alert"):
-            self._latch(standing, attempt.latch(rule), passed, _switched(passed, around))
-        self._emit(passed, standing)
+            latch, before = attempt.latch(rule), standing.limited.get(attempt.latch(rule))
+            self._latch(standing, latch, passed, _switched(passed, around))
+            if before is not None and standing.limited.get(latch) == before:  # it is told once
+                self.changed.add(decision.attempt)
+                return None
+        self._emit(passed, attempt)
         return passed
 
-    def _around(self, attempt: Attempt, decision: Decision) -> Surroundings:
-        return Surroundings(
-            self.switches.over(attempt.partition, "pause", decision.run, decision.time),
-            self.switches.over(attempt.partition, "hold", decision.run, decision.time),
-        )
+    def _around(self, attempt: Attempt, decision: Decision, progress: float | None = None) -> Surroundings:
+        paused = self.switches.over(attempt.partition, "pause", decision.run, decision.time)
+        held = self.switches.over(attempt.partition, "hold", decision.run, decision.time)
+        if decision.action != "prune":
+            return Surroundings(paused, held)
+        prunes = self.groups.prunes(attempt, decision.time)
+        return Surroundings(paused, held, self.groups.company(attempt), prunes, progress)
 
     def relatch(self, attempt: Attempt, name: str, passed: Decision) -> None:
         """Silences a policy as its decision says that the log tells of, unless the switch that had kept it is over."""
@@ -72,6 +83,9 @@ class Docket:
     def _latch(self, standing: Standing, name: str, passed: Decision, switch: Switch | None) -> None:
         """Silences the policy of a final decision: until the switch ends that had kept it from the job, else as long as
         `silent_until` says."""
+        standing.limited.pop(name, None)
+        if limit := _group_limit(passed):
+            standing.limited[name] = limit
         if switch is None:
             standing.latches[name] = silent_until(passed)
         else:
@@ -112,17 +126,24 @@ class Docket:
         passed = self.gates(decision, attempt.standing, mode, around)
         if action == KEEP_BEST and _switched(passed, around) is not None:
             attempt.standing.silenced[KEEP_BEST] = "pause"
-        self._emit(passed, attempt.standing)
+        self._emit(passed, attempt)
 
-    def _emit(self, decision: Decision, standing: Standing) -> None:
-        standing.known.add(decision.id)
+    def _emit(self, decision: Decision, attempt: Attempt) -> None:
+        self.know(decision, attempt)
         if decision.status == "pending":
-            self.await_answer(decision, standing)
+            self.await_answer(decision, attempt)
         self.changed.add(decision.attempt)
         self.answers.decision(decision)
 
-    def await_answer(self, decision: Decision, standing: Standing) -> None:
+    def know(self, decision: Decision, attempt: Attempt) -> None:
+        """It has been decided: a repetition adds nothing, and a prune that a policy sent counts in its group."""
+        attempt.standing.known.add(decision.id)
+        if decision.status == "pending" and decision.action == "prune" and decision.by is None:
+            self.groups.pruned(attempt, decision.time)
+
+    def await_answer(self, decision: Decision, attempt: Attempt) -> None:
         """The decision is pending until its job, or a timer, answers."""
+        standing = attempt.standing
         if decision.action in LR_ACTIONS:  # a person's change supersedes the one that waits
             for waiting in [one for one in standing.pending.values() if one.action in LR_ACTIONS]:
                 self.answers.ack(waiting, "refused", "superseded by a later change of the learning rate", decision.time)
@@ -140,7 +161,7 @@ class Docket:
 
     def forget(self, attempt: str) -> None:
         """The attempt is over for long, or another daemon's now."""
-        del self.attempts[attempt]
+        self.groups.leave(self.attempts.pop(attempt))
         self.cohorts.forget(attempt)
 
     def remind(self, time: float, partition: int) -> None:
@@ -154,7 +175,8 @@ class Docket:
             self.remind(time, partition)
 
     def rearm(self, attempt: Attempt) -> None:
-        """Sets the timers of an attempt that was loaded."""
+        """Sets the timers of an attempt that was loaded, and knows it among its group."""
+        self.groups.join(attempt)
         name, record = attempt.standing.record.attempt, attempt.standing.record
         for decision in attempt.standing.pending.values():
             heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, name, decision.id))
@@ -165,6 +187,7 @@ class Docket:
         """Forgets everything but the counters."""
         self.attempts.clear()
         self.cohorts.clear()
+        self.groups.clear()
         self.switches.clear()
         self.changed.clear()
         self.answers.take()
@@ -197,3 +220,9 @@ def _switched(passed: Decision, around: Surroundings) -> Switch | None:
     """The switch that kept the decision from its job."""
     word = (passed.refused_by or "").partition(":")[0]
     return {"paused": around.paused, "hold": around.held}.get(word)
+
+
+def _group_limit(passed: Decision) -> str:
+    """The limit on a group that refused a prune; "" if none did."""
+    limit = (passed.refused_by or "").rpartition("(")[2].rstrip(")")
+    return limit if passed.status == "refused" and passed.action == "prune" and limit in GROUP_LIMITS else ""

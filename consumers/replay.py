@@ -174,9 +174,9 @@ class Replay:
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
-    def _conclude(self, attempt: Attempt, rule: Rule, decision: Decision) -> None:
+    def _conclude(self, attempt: Attempt, rule: Rule, decision: Decision, progress: float | None) -> None:
         fed = self._fed[attempt.standing.record.attempt]
-        passed = self._docket.conclude(attempt, rule, decision)
+        passed = self._docket.conclude(attempt, rule, decision, progress)
         if passed is None:
             return
         fed.decisions.append(passed)

@@ -22,6 +22,7 @@ PERMISSION = {
     "keep-best": "restore",
 }
 FOREVER = float("inf")
+HOUR_S = 3600.0
 INHERITED = "resume"
 """The policy of a change that an attempt takes over from the one it goes on from."""
 
@@ -37,6 +38,8 @@ class _Stored(msgspec.Struct, frozen=True):
     known: list[str]
     sent: list[float]
     silenced: dict[str, str] = {}
+    prunes: list[float] = []
+    limited: dict[str, str] = {}
 
 
 @dataclass
@@ -45,7 +48,8 @@ class Standing:
 
     `latches[policy/action]` is the time until which that policy is silent about the attempt (infinity: for good).
     `known` are the ids already decided, so that a repetition adds nothing; `sent` the append times of what policies sent
-    in the last hour. `silenced` names the latches that a switch has set, and its kind: they fall with it.
+    in the last hour, `prunes` those of prunes. `silenced` names the latches that a switch has set, and its kind: they fall
+    with it; `limited` those that a limit on the group has set, and the limit: it is told once.
     """
 
     record: RunRecord
@@ -55,11 +59,18 @@ class Standing:
     known: set[str] = field(default_factory=set)
     sent: list[float] = field(default_factory=list)
     silenced: dict[str, str] = field(default_factory=dict)
+    prunes: list[float] = field(default_factory=list)
+    limited: dict[str, str] = field(default_factory=dict)
 
     def pending_lr(self) -> Decision | None:
         """The learning rate decision that waits for the job's answer, the latest if a person superseded one."""
         waiting = [one for one in self.pending.values() if one.action in LR_ACTIONS]
         return waiting[-1] if waiting else None
+
+    @property
+    def ending(self) -> bool:
+        """Whether a prune waits for the job's answer."""
+        return any(one.action == "prune" for one in self.pending.values())
 
     def inherited(self, parent: Standing | None) -> tuple[str, dict[str, Any]] | None:
         """The change (action, params) that brings the attempt to the learning rate that its parent ended with; None where
@@ -80,7 +91,8 @@ class Standing:
         latches: dict[str, float | str] = {key: ("forever" if until == FOREVER else until) for key, until in self.latches.items()}
         pending = {key: encode(one) for key, one in self.pending.items()}
         known = sorted(self.known)
-        stored = _Stored(msgspec.json.encode(self.record), self.intent, pending, latches, known, self.sent, self.silenced)
+        more = (self.sent, self.silenced, self.prunes, self.limited)
+        stored = _Stored(msgspec.json.encode(self.record), self.intent, pending, latches, known, *more)
         plain: dict[str, Any] = msgspec.to_builtins(stored, builtin_types=(bytes,))
         return plain
 
@@ -91,4 +103,5 @@ class Standing:
         record = msgspec.json.decode(stored.record, type=RunRecord)
         pending = {key: decode_as(body, Decision) for key, body in stored.pending.items()}
         latches = {key: (FOREVER if until == "forever" else float(until)) for key, until in stored.latches.items()}
-        return cls(record, stored.intent, pending, latches, set(stored.known), list(stored.sent), dict(stored.silenced))
+        more = (stored.sent, stored.silenced, stored.prunes, stored.limited)
+        return cls(record, stored.intent, pending, latches, set(stored.known), *more)

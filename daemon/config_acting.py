@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 ACTS = "tests/unit/daemon/test_config_acts.py::"
+LIMITS = "tests/unit/daemon/test_limits.py::"
 WIRED = "tests/unit/daemon/test_wiring.py::"
 TACOTRON2 = "tests/unit/tacotron2/test_settings.py::"
 CLI = "tests/unit/daemon/test_command_line.py::"
@@ -136,6 +137,9 @@ TABLE = (
     acts("limits.job_monitor", "test_what_a_job_says_holds_within_the_limits_of_the_file", SCOPE),
     acts("limits.mode", "test_the_strictest_mode_holds", SCOPE),
     acts("limits.decisions_per_hour", "test_the_rate_limit_is_the_written_one"),
+    acts("limits.prunes_per_hour", "test_a_group_loses_as_many_runs_an_hour_as_written", LIMITS),
+    acts("limits.never_last_of_group", "test_the_last_live_run_of_a_group_is_ended_only_where_that_is_written", LIMITS),
+    acts("limits.min_peer_progress", "test_peers_end_a_run_behind_the_written_share_of_their_progress", LIMITS),
     acts("limits.points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("limits.user_points_per_s", "test_the_edge_reads_as_many_points_as_written", WIRED),
     acts("decisions.not_after_s", "test_decisions_expire_after_the_written_time"),

@@ -227,6 +227,16 @@ class Limits(JobLimits):
     """What is never exceeded, whoever asks."""
 
     decisions_per_hour: Whole = key("decisions that act, a run and hour; more are refused", 30, "decisions", ge=1)
+    prunes_per_hour: Whole | None = key(
+        "prunes of policies an hour, over the runs of a group, or over those without one; more are refused; none: no limit",
+        None,
+        "prunes",
+        ge=0,
+    )
+    never_last_of_group: Flag = key("policies never end the last live run of a group", True)
+    min_peer_progress: Number = key(
+        "a run is not ended for what its peers reached before it has come this share of the furthest one's way", 0.0, ge=0, le=1
+    )
     points_per_s: Number = key(
         "points that are read of one run; over it only its own spool fills; 0: no limit", 0.0, "points/s", ge=0
     )

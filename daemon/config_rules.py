@@ -65,7 +65,14 @@ def merged(early_stopping: EarlyStopping, policies: Policies) -> dict[str, Any]:
 
 def gates(config: Config) -> Gates:
     """What a decision passes, with the limits of the configuration."""
-    return Gates(config.decisions.not_after_s, config.limits.decisions_per_hour)
+    limits = config.limits
+    return Gates(
+        config.decisions.not_after_s,
+        limits.decisions_per_hour,
+        limits.prunes_per_hour,
+        limits.never_last_of_group,
+        limits.min_peer_progress,
+    )
 
 
 def refused(config: Config) -> Iterator[tuple[Path, str, str]]:

@@ -14,10 +14,9 @@ import msgspec
 
 from ..core.events import ACTIONS, Decision, Mode
 from ..core.intent import LARGEST_LR, MOST_PARTS, LrIntent
-from ..core.standing import INHERITED, LR_ACTIONS, PERMISSION, Standing
+from ..core.standing import HOUR_S, INHERITED, LR_ACTIONS, PERMISSION, Standing
 from ..core.surroundings import ALONE, Surroundings
 
-HOUR_S = 3600.0
 Gate = Callable[[Decision, Standing], str | None]
 
 
@@ -45,7 +44,7 @@ def pending(decision: Decision, standing: Standing) -> str | None:
     """A policy does not scale a learning rate, or end a run, while the job's answer to the last time is still out."""
     if decision.by is None and decision.action in LR_ACTIONS and standing.pending_lr() is not None:
         return "pending: the last change of the learning rate has no answer yet"
-    if decision.by is None and decision.action == "prune" and any(one.action == "prune" for one in standing.pending.values()):
+    if decision.by is None and decision.action == "prune" and standing.ending:
         return "pending: a prune has no answer yet"
     return None
 
@@ -80,10 +79,14 @@ def rate(per_hour: int | None) -> Gate:
 
 @dataclass
 class Gates:
-    """The gates in their order; `not_after_s` is how long a decision may wait for its job."""
+    """The gates in their order; `not_after_s` is how long a decision may wait for its job. `prunes_per_hour` (None: without
+    limit) is counted over a group, `min_peer_progress` is a share from 0 to 1."""
 
     not_after_s: float = 600.0
     decisions_per_hour: int | None = None
+    prunes_per_hour: int | None = None
+    never_last_of_group: bool = True
+    min_peer_progress: float = 0.0
 
     def __call__(self, decision: Decision, standing: Standing, mode: Mode, around: Surroundings = ALONE) -> Decision:
         """The decision with mode, status, not_after and, for a learning rate, the resolved intent."""
@@ -101,7 +104,7 @@ class Gates:
             return msgspec.structs.replace(decision, mode="observe", status="would", refused_by=reason)
         if mode == "observe":
             return msgspec.structs.replace(decision, status="would")
-        if reason := rate(self.decisions_per_hour)(decision, standing):
+        if reason := rate(self.decisions_per_hour)(decision, standing) or self._group_limit(decision, around):
             return msgspec.structs.replace(decision, status="refused", refused_by=reason)
         if decision.action in LR_ACTIONS:
             try:
@@ -111,6 +114,20 @@ class Gates:
         if decision.by is None:
             standing.sent[:] = [*(time for time in standing.sent if time > decision.time - HOUR_S), decision.time]
         return msgspec.structs.replace(decision, status="pending")
+
+    def _group_limit(self, decision: Decision, around: Surroundings) -> str | None:
+        """What a group loses to policies is bounded. The key in brackets also names the limit where it is told only once."""
+        if decision.action != "prune" or decision.by is not None:
+            return None
+        group = f"group {decision.group}" if decision.group is not None else "the runs without a group"
+        if around.progress is not None and around.progress < self.min_peer_progress:
+            here, least = f"{around.progress:.0%}", f"{self.min_peer_progress:.0%}"
+            return f"limit: at {here} of its furthest peer's progress, {least} is asked for (limits.min_peer_progress)"
+        if self.never_last_of_group and around.company is False:
+            return f"limit: no other run of {group} is left (limits.never_last_of_group)"
+        if self.prunes_per_hour is not None and around.prunes >= self.prunes_per_hour:
+            return f"limit: {self.prunes_per_hour} prunes an hour in {group} (limits.prunes_per_hour)"
+        return None
 
 
 def resolve_lr(decision: Decision, standing: Standing) -> Decision:
