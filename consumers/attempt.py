@@ -10,6 +10,7 @@ import msgspec
 
 from ..core.events import Decision, Goal, MetricChunk
 from ..core.rungs import RungMeasure
+from ..core.silence import JudgesSilence, Listening
 from ..core.standing import FOREVER, Standing
 from ..core.window import Subject, Window
 from .rules import Rule
@@ -44,6 +45,13 @@ class Attempt:
         self.series: dict[str, Last] = {}
         self.windows: dict[str, Window] = {}
         self.rules: list[Rule] = []
+        self.silence_rules: list[Rule] = []
+        """Those that judge silence."""
+        self.listening = Listening()
+        self.alarm = math.inf
+        """Append time at which the timer of its silence goes off."""
+        self.greeting: int | None = None
+        """Position of a start that came as backlog, and is answered when the attempt is known to be alive."""
         self.goal: Goal = "min"
         self.found: dict[str, Found] = {}
         """By the name that is wanted. What was found stays found."""
@@ -98,9 +106,10 @@ class Attempt:
             self._curves = self.curves()
             for curve in self._curves.values():
                 curve.finish()
-            self.rules, self.windows = [], {}
+            self.rules, self.silence_rules, self.windows = [], [], {}
             return
         self.rules, self.goal = list(self.scope.rules), self.scope.goal
+        self.silence_rules = [rule for rule in self.rules if isinstance(rule.policy, JudgesSilence)]
         for name in self._wanted():
             series = self.scope.aliases.find(name, self.series)
             if series is not None:
@@ -175,6 +184,8 @@ class Attempt:
             "found": self.found,
             "curves": curves,
             "forget_at": self.forget_at,
+            "listening": self.listening,
+            "greeting": self.greeting,
             "partition": self.partition,
         }
         return msgspec.msgpack.encode(plain)
@@ -193,6 +204,8 @@ class Attempt:
             if series in plain["windows"]:
                 window.load(plain["windows"][series])
         attempt.forget_at = plain.get("forget_at", 0.0)
+        attempt.listening = msgspec.convert(plain.get("listening", []), Listening)
+        attempt.greeting = plain.get("greeting")
         for series, (goal, state) in plain.get("curves", {}).items():
             attempt._curves[series] = RungMeasure(goal)
             attempt._curves[series].load(state)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from ..core.events import MetricChunk
 from ..core.ports import Record
 
+REST_S = 10.0
+"""Append time without old points after which the backlog is over: a daemon reads its jobs' spools one after the other."""
+LONGEST_S = 3600.0
+"""One that does not end (a job whose clock is wrong) is told of this often."""
+
 
 class Backlog:
-    """Counts the points of each attempt until the backlog ends."""
+    """Counts the points of each attempt until the backlog ends. `state` is what `dump` gave."""
 
-    def __init__(self, points: Mapping[str, int] | None = None) -> None:
-        self.points = Counter(points or {})
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self.points: Counter[str] = Counter(state.get("points", {}))
+        self._began, self._last = state.get("began", 0.0), state.get("last", 0.0)
 
     @staticmethod
     def holds(chunk: MetricChunk, record: Record, oldest: float) -> bool:
@@ -21,11 +29,24 @@ class Backlog:
         born = max((one.times[-1] for one in chunk.series if one.times), default=record.time)
         return min(record.time, born) < oldest
 
-    def end(self, not_after_s: float) -> str:
-        """The line that tells of it; "" where there was none."""
+    def take(self, chunk: MetricChunk, time: float) -> None:
+        """Counts the points of a chunk that was appended at `time`."""
         if not self.points:
-            return ""
+            self._began = time
+        self._last = time
+        self.points[chunk.attempt] += chunk.points()
+
+    def is_over(self, time: float) -> bool:
+        """Whether there was a backlog, and at append time `time` there is none any more."""
+        return bool(self.points) and time >= min(self._last + REST_S, self._began + LONGEST_S)
+
+    def end(self, not_after_s: float) -> str:
+        """The line that tells of it; afterwards there is none."""
         points, attempts = sum(self.points.values()), len(self.points)
         self.points.clear()
         old = f"{points} points of {attempts} attempts were older than {not_after_s:g} s"
         return f"{old}: they warmed the windows, nothing was decided on them"
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain values (msgpack)."""
+        return {"points": dict(self.points), "began": self._began, "last": self._last} if self.points else {}

@@ -28,7 +28,7 @@ class Cuts:
     def __init__(self, docket: Docket, rules: Rules, primary: str) -> None:
         self.claims = Claims()
         self.rules, self.primary = rules, primary
-        self._docket = docket
+        self._docket, self._silences = docket, docket.silences
         self._answers = docket.answers
         self._switchboard = Switchboard(docket, self._order_keep_best)
 
@@ -54,7 +54,7 @@ class Cuts:
             case RunEvent():
                 self._fold_run(event, record.time, record.partition)
             case Ack():
-                self._fold_ack(event)
+                self._fold_ack(event, record.time)
             case Request() if len(record.body) > MAX_REQUEST_BYTES:
                 error = f"a request of {len(record.body)} bytes is over the limit of {MAX_REQUEST_BYTES}"
                 self._answers.dead_letter(record, CorruptData(error, "say it in fewer words"))
@@ -77,27 +77,40 @@ class Cuts:
         standing = attempt.standing
         before = standing.record
         standing.record = fold(before, event)
+        if event.event == "note":
+            self._silences.noted(attempt, event, time)
         if standing.record == before:
             return
         self._docket.groups.join(attempt)
+        if event.event in ("started", "restored"):
+            self._silences.alive(attempt, time)
         if event.event == "started":
             attempt.settle()
-            self._inherit(attempt, event, time)
-            self._order_keep_best(attempt, f"started:{event.seq}", time)
+            attempt.listening.rhythm.begin(event.time)
+            if min(time, event.time) < self._silences.oldest:
+                attempt.greeting = event.seq
+            else:
+                self.greet(attempt, event.seq, time)
         elif event.event == "restored":
             for window in attempt.windows.values():
                 window.new_segment()
         elif standing.record.over and not before.over:
             self._end(attempt, event, time)
 
-    def _inherit(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+    def greet(self, attempt: Attempt, position: int, time: float) -> None:
+        """What a job gets that has started at `position`. One that is backlog is waited for: it may be over."""
+        attempt.greeting = None
+        self._inherit(attempt, f"started:{position}", time)
+        self._order_keep_best(attempt, f"started:{position}", time)
+
+    def _inherit(self, attempt: Attempt, trigger: str, time: float) -> None:
         """A learning rate that was changed stays changed in an attempt that names its parent, and only there."""
         standing = attempt.standing
         parent = self._docket.attempts.get(standing.record.said.parent or "")
         change = standing.inherited(parent.standing if parent is not None else None)
         if change is not None:
             reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
-            self._docket.propose(attempt, (INHERITED, 1), change, reason, f"started:{event.seq}", time, mode="act")
+            self._docket.propose(attempt, (INHERITED, 1), change, reason, trigger, time, mode="act")
 
     def _order_keep_best(self, attempt: Attempt, trigger: str, time: float) -> None:
         """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
@@ -112,8 +125,10 @@ class Cuts:
             return
 
     def _end(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+        """A run that ended in a backlog is not judged: it is over for long."""
         standing = attempt.standing
-        for rule in attempt.rules:
+        old = attempt.listening.stale or min(time, event.time) < self._silences.oldest
+        for rule in [] if old else attempt.rules:
             window = attempt.windows.get(attempt.judged(rule))
             seen = window.latest(time, f"ended:{event.seq}") if window is not None else None
             decision = rule.policy.at_end(seen) if seen is not None and isinstance(rule.policy, JudgesTheEnd) else None
@@ -122,15 +137,18 @@ class Cuts:
         for decision in standing.pending.values():
             self._answers.ack(decision, "refused", f"the attempt is over ({standing.record.state})", time)
         standing.pending.clear()
+        attempt.greeting = None
         attempt.settle()
         self._docket.forget_later(event.attempt, time)
 
-    def _fold_ack(self, ack: Ack) -> None:
+    def _fold_ack(self, ack: Ack, time: float) -> None:
         attempt = self._docket.attempts.get(ack.attempt)
         decision = attempt.standing.pending.pop(ack.id, None) if attempt else None
         if attempt is None or decision is None:
             return
         self._docket.changed.add(ack.attempt)
+        if ack.by == "job":
+            self._silences.alive(attempt, time)
         self._docket.counters[f"acks_{ack.status}"] += 1
         if ack.status == "applied" and decision.action in LR_ACTIONS:
             attempt.standing.intent = msgspec.convert(decision.params["intent"], LrIntent)

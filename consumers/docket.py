@@ -16,6 +16,7 @@ from .attempt import Attempt, silent_until
 from .cohort import Cohorts
 from .groups import Groups
 from .rules import Rule
+from .silences import SILENCE, Silences
 
 EXPIRY_GRACE_S = 5.0
 """The job refuses at not_after; its answer may take this long before the daemon says expired in its stead."""
@@ -43,6 +44,7 @@ class Docket:
         self.answers = Answers(counters)
         self.cohorts = Cohorts()
         self.groups = Groups()
+        self.silences = Silences(self, EXPIRY_GRACE_S)
         self.changed: set[str] = set()
         self.switches = Switches()
         self.when_due: Callable[[int, float], object] = self.switches.ended
@@ -79,6 +81,14 @@ class Docket:
         switch = _switched(passed, self._around(attempt, passed))
         if switch is not None or not (passed.refused_by or "").startswith(BY_SWITCH):
             self._latch(attempt.standing, name, passed, switch)
+
+    def rearm_latches(self, attempt: Attempt) -> None:
+        """Its policies may speak again at the next point, but for what a person switched off, and the silence of now."""
+        silences = {attempt.latch(rule) for rule in attempt.silence_rules}
+        kept = silences | attempt.standing.silenced.keys()
+        for latch in attempt.standing.latches.keys() - kept:
+            del attempt.standing.latches[latch]
+        self.changed.add(attempt.standing.record.attempt)
 
     def _latch(self, standing: Standing, name: str, passed: Decision, switch: Switch | None) -> None:
         """Silences the policy of a final decision: until the switch ends that had kept it from the job, else as long as
@@ -164,6 +174,14 @@ class Docket:
         self.groups.leave(self.attempts.pop(attempt))
         self.cohorts.forget(attempt)
 
+    def wake(self, time: float, attempt: str, what: str) -> None:
+        """Sets a timer of an attempt."""
+        heapq.heappush(self._timers, (time, attempt, what))
+
+    def is_due(self, time: float) -> bool:
+        """Whether a timer fires at or before `time`."""
+        return bool(self._timers) and self._timers[0][0] <= time
+
     def remind(self, time: float, partition: int) -> None:
         """Calls `when_due` for the partition at `time`; no attempt has an empty name."""
         heapq.heappush(self._timers, (time, "", str(partition)))
@@ -182,6 +200,7 @@ class Docket:
             heapq.heappush(self._timers, (decision.not_after + EXPIRY_GRACE_S, name, decision.id))
         if record.over:
             heapq.heappush(self._timers, (attempt.forget_at or (record.ended or 0.0) + FORGET_S, name, ""))
+        self.silences.arm(attempt)
 
     def clear(self) -> None:
         """Forgets everything but the counters."""
@@ -199,6 +218,8 @@ class Docket:
             deadline, name, what = heapq.heappop(self._timers)
             if not name:
                 self.when_due(int(what), deadline)
+            elif what == SILENCE:
+                self.silences.due(name, deadline)
             elif what:
                 self._expire(name, what, deadline)
             elif name in self.attempts and self.cohorts.has_company(name, self.attempts):

@@ -77,6 +77,7 @@ class Judge:
         for name, attempt in self.attempts.items():
             for latch in attempt.adopt(rules, primary):
                 attempt.standing.latches.pop(latch, None)
+            self._docket.silences.arm(attempt)
             self._docket.cohorts.join(attempt)
             self._docket.changed.add(name)
 
@@ -85,6 +86,7 @@ class Judge:
     def handle(self, records: Sequence[Record], now: float) -> list[Message]:
         """Folds records in their order; `now` (wall clock) only tells what is stale and, when nothing came, what is due."""
         self._adopt()
+        self._docket.silences.oldest = now - self._not_after_s
         stretch = Stretch()
         for record in records:
             try:
@@ -96,6 +98,9 @@ class Judge:
                 continue
             if isinstance(event, MetricChunk) and record.topic == METRICS:
                 self._records += 1
+                if self._docket.is_due(record.time):
+                    self._judge(stretch)
+                    self._docket.fire(record.time)
                 if Backlog.holds(event, record, now - self._not_after_s):
                     self._judge(stretch)
                     self._warm(event, record)
@@ -130,7 +135,8 @@ class Judge:
         """Backlog older than a decision may be: it warms the windows and decides nothing."""
         attempt = self._cuts.attempt(chunk, record.time, record.partition)
         attempt.note(chunk)
-        self._backlog.points[chunk.attempt] += chunk.points()
+        self._docket.silences.heard(attempt, chunk, record.time, stale=True)
+        self._backlog.take(chunk, record.time)
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
                 points = (one.steps, one.values, one.times)
@@ -139,9 +145,13 @@ class Judge:
                     self._docket.cohorts.take(attempt, one.name, columns)
 
     def _end_of_stale(self, time: float) -> None:
-        text = self._backlog.end(self._not_after_s)
-        if text:
-            self._docket.answers.notice("backlog", text, time, level="info")
+        """What the backlog's attempts are found to deserve from here on is a new trigger."""
+        if not self._backlog.is_over(time):
+            return
+        for name in self._backlog.points:
+            if name in self.attempts:
+                self._docket.rearm_latches(self.attempts[name])
+        self._docket.answers.notice("backlog", self._backlog.end(self._not_after_s), time, level="info")
 
     def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
         attempt = self._cuts.attempt(chunk, record.time, record.partition)
@@ -149,6 +159,10 @@ class Judge:
         if attempt.standing.record.over:
             self.counters["points_after_end"] += chunk.points()
             return
+        if attempt.greeting is not None:
+            self._judge(stretch)
+            self._cuts.greet(attempt, attempt.greeting, record.time)
+        self._docket.silences.heard(attempt, chunk, record.time, stale=False)
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
                 stretch.add((chunk.attempt, one.name, chunk.source), positions, one, record.time, self._records)
@@ -192,7 +206,7 @@ class Judge:
         wanted = self._docket.changed if names is None else names
         bodies = {name: (self.attempts[name].dump() if name in self.attempts else None) for name in wanted}
         switches = {str(number): self.switches.dump(number) for number in self.switches.partitions()}
-        plain = {"counters": dict(self.counters), "stale": dict(self._backlog.points), "switches": switches}
+        plain = {"counters": dict(self.counters), "stale": self._backlog.dump(), "switches": switches}
         return bodies, msgspec.msgpack.encode(plain)
 
     def saved(self, names: Iterable[str] | None = None) -> None:

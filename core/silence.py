@@ -72,6 +72,16 @@ class Rhythm(msgspec.Struct, array_like=True):
         return (self.gaps[-1] if len(self.gaps) == LONGEST else self.gaps[0]) if self.gaps else 0.0
 
 
+class Listening(msgspec.Struct, array_like=True):
+    """How the judge listens to one attempt. `stale`: its last metrics were backlog, and it is not known to be alive. `quiet_s`
+    is what the last note says of this silence, `before_s` what notes of earlier watches do."""
+
+    rhythm: Rhythm = msgspec.field(default_factory=Rhythm)
+    stale: bool = False
+    quiet_s: float = 0.0
+    before_s: float = 0.0
+
+
 def _last_position(chunk: MetricChunk) -> int:
     following = last = chunk.seq - 1
     for one in chunk.series:

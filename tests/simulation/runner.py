@@ -29,6 +29,7 @@ LOOP = {
     "consumers": (
         "judge",
         "backlog",
+        "silences",
         "attempt",
         "answers",
         "candidates",

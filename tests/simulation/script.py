@@ -13,6 +13,7 @@ from smarttuner.consumers.policies.divergence import Divergence
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
 from smarttuner.consumers.policies.quality_gate import QualityGate
+from smarttuner.consumers.policies.stall import Stall
 from smarttuner.consumers.rules import Rule
 from smarttuner.core.events import Event, MetricChunk, Request, RunEvent, Series, Started, encode, topic_key
 from smarttuner.core.ports import CONTROL, METRICS, RUNS
@@ -78,6 +79,7 @@ class Script:
             Rule(QualityGate(max=2.5, after=dice.randint(2, 5)), None, "act"),
             Rule(Plateau(factor=0.1, patience=3), "train_loss", "observe"),
             Rule(QualityGate(min=0.5, after=3, gate="accuracy"), "accuracy", dice.choice(["act", "observe"])),
+            Rule(Stall(min_silence_s=1.5 * ROUND_S, factor=1.0, then=dice.choice(["alert", "prune"])), None, "act"),
         ]
 
     def _sources(self) -> list[Source]:

@@ -13,7 +13,7 @@ from job import Job
 from script import BASE, NOT_AFTER_S, ROUND_S, ROUNDS, Input, inputs_of, script_of
 from smarttuner.bus.local import LocalLog
 from smarttuner.bus.retention import MIB, Limits, Retention
-from smarttuner.consumers import row_files
+from smarttuner.consumers import backlog, row_files
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.core.clock import ManualClock
@@ -28,6 +28,8 @@ SEAL_ROWS = 60
 """So few that files are sealed and compacted within a script."""
 MAX_FILE_ROWS = 4
 """So few that runs/ and decisions/ are several files."""
+BACKLOG_REST_S = 1.0
+"""So short that a backlog ends within a script."""
 MAX_STEPS = 2000
 """Of one settling: more means that the lanes go round in circles."""
 
@@ -49,6 +51,7 @@ class World:
         self.bus = self.log.connect()
         self.jobs = [Job(folder, one, self.bus, self.log.mark, self.clock) for one in self.script.sources]
         row_files.MAX_ROWS = MAX_FILE_ROWS
+        backlog.REST_S = BACKLOG_REST_S
         store = MetricsStore(folder, self.clock, seal_rows=SEAL_ROWS)
         self.lanes = [self._lane(self.judge, JudgeStore(self.judge, self.state, self.clock)), self._lane(store, FilesStore(store))]
 

@@ -174,8 +174,9 @@ def test_a_backlog_of_a_night_decides_nothing_and_says_one_line():
     log.points([2.0] * 9, time=START - 30_000)
     out = run(one, log)
     assert not answers(out)
+    log.add(METRICS, b"", after=11.0)
     log.points([2.0], seq=40, step=40)
-    out = one.handle(log.records[-1:], START + 10)
+    out = one.handle(log.records[-1:], START + 20)
     assert [(n.what, n.level) for n in answers(out, events.Notice)][:1] == [("backlog", "info")]
     (decision,) = answers(out)
     assert decision.trigger == "sdk:40"
