@@ -30,6 +30,7 @@ from ..core.errors import Unavailable
 from ..core.ports import Batch, Partition, Record
 from .kafka_assignor import NumbersAssignor
 from .kafka_clients import close, group_options, make_consumer, reaching
+from .kafka_ends import Ends
 from .kafka_merge import Merge
 from .kafka_settings import KafkaSettings
 from .kafka_topics import Clerk
@@ -126,6 +127,7 @@ class GroupReader:
         self._settings, self._clerk, self._clock, self._counters = settings, clerk, clock, counters
         self.group, self.topics = group, tuple(topics)
         self._listener = _Listener()
+        self._ends = Ends(settings, clerk, clock)
         self._merge = Merge()
         self._next: dict[Partition, int | None] = {}
         """Of each partition that is ours: the offset behind what was fetched; None before the first record."""
@@ -269,7 +271,7 @@ class GroupReader:
                 partition = self._clerk.partition(place)
                 self._next[partition] = several[-1].offset + 1
                 self._merge.add(partition, [record_of(partition, one) for one in several])
-        self._merge.release(self._behind)
+        self._merge.release(self._ask_ends, self._reached, self._clock.monotonic())
         self._hold_back()
         return {}
 
@@ -280,10 +282,11 @@ class GroupReader:
         self._listener.fired = self._listener.fired or bool(taken)
         return bool(taken)
 
-    def _behind(self, partitions: Sequence[Partition]) -> set[Partition]:
-        """Which of these have more than was fetched."""
-        ends = self._clerk.ends(partitions)
-        return {p for p in partitions if (self._next[p] or 0) < ends[p] and self._position(p) < ends[p]}
+    def _ask_ends(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return self._ends.of(partitions, self._consumer._cluster)
+
+    def _reached(self, partition: Partition, end: int) -> bool:
+        return (self._next[partition] or 0) >= end or self._position(partition) >= end
 
     def _position(self, partition: Partition) -> int:
         """Where the client reads next: behind gaps, too, which our own count does not see."""
@@ -369,6 +372,7 @@ class GroupReader:
         """Leaves the group: others take over at once. While a join is under way the broker hears nothing else on the
         member's own connection, so it leaves by another."""
         consumer, self._consumer = self._consumer, None
+        self._ends.close()
         if consumer is None:
             return
         self._listener.closing = True

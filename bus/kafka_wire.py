@@ -93,6 +93,10 @@ class Wire:
         self._protocol = KafkaProtocol(client_id=client_id, ident="check")
         self.versions: dict[int, tuple[int, int]] = {}
 
+    def patience(self, deadline: Deadline) -> None:
+        """What is asked from now on is under this deadline."""
+        self._deadline = deadline
+
     def ask(self, request: Any) -> Any:
         """The answer. ConnectionError where the other end hung up, TimeoutError at the deadline."""
         self._protocol.send_request(request)

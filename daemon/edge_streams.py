@@ -16,7 +16,7 @@ from ..bus.spool_layout import Truncated
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..core.errors import CorruptData, Forbidden, Unavailable
 from ..core.events import encode
-from ..core.ports import RUNS, Bus, Clock, Message
+from ..core.ports import METRICS, RUNS, Bus, Clock, Message
 from .edge_limits import Allowance
 from .edge_line import Line
 from .edge_stream import HUNG_UP, PROCESS_GONE, Stream
@@ -217,6 +217,8 @@ class Streams:
                 self._later(stream, now + wait_s)
                 continue
             found = self._read(stream, now)
+            if not any(message.topic == METRICS for message in found):
+                stream.arm_after = 0.0  # an answer rang: the points that follow it are not to wait for the bell's rest
             messages += found
             taken.append(stream)
             size += sum(len(message.body) for message in found)

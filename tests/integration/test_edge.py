@@ -22,6 +22,7 @@ from smarttuner.core import events
 from smarttuner.core.clock import SystemClock
 from smarttuner.core.errors import Forbidden, Unavailable, UsageError
 from smarttuner.core.ports import CONTROL, METRICS, NOTICES, RUNS, Message
+from smarttuner.daemon import edge_streams
 from smarttuner.daemon.edge import Edge, EdgeSettings
 from smarttuner.daemon.edge_streams import StreamLimits
 
@@ -410,6 +411,24 @@ def test_one_damaged_spool_is_told_and_the_others_flow_on(house):
     os.truncate(broken.path, broken.size)
     broken.close()
     sound.close()
+
+
+def test_points_that_follow_an_answer_do_not_wait_for_the_bells_rest(house, monkeypatch):
+    monkeypatch.setattr(edge_streams, "REARM_S", 600.0)
+    house.open()
+    spool = Spool.create(house.spools, "job", "R1", house.data, ring_bytes=16 << 10)
+    bell = Doorbell.connect(house.data, spool, {})
+    until(lambda: spool.armed)
+    answered = events.Ack("some-decision", "job", "R1", "applied", time.time(), seq=spool.take_position())
+    spool.event(events.encode(answered))
+    bell.ring()
+    until(lambda: house.records(RUNS))
+    until(lambda: spool.armed)
+    spool.log(1, {"loss": 1.0, "x": 1.0}, time.time())
+    bell.ring()
+    until(lambda: house.points("R1"))
+    bell.close()
+    spool.close()
 
 
 def test_a_full_spool_is_told_with_its_number(tmp_path):

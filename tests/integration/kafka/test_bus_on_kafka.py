@@ -1,6 +1,7 @@
 """What the bus does on Kafka beyond the port's suite: topics, one order over topics, strays, losses, the state log."""
 
 import itertools
+import socket
 import time
 
 import kafka
@@ -80,6 +81,29 @@ def test_a_backlog_comes_in_one_order_over_its_topics(make_log):
         assert earlier.time <= later.time
     bus.close()
     reader.bus.close()
+
+
+def test_where_partitions_end_is_asked_of_their_leader_and_of_the_clerk_where_that_fails(make_log, monkeypatch):
+    log = make_log()
+    log.connect().publish([message(n, topic=topic) for n, topic in enumerate([METRICS, RUNS, METRICS, CONTROL, METRICS])])
+    reader = Reader(log, topics=(METRICS, RUNS, CONTROL))
+    reader.read(5)
+    member = reader.bus._groups["g"]
+    places = [(topic, partition_of("k", 2)) for topic in (METRICS, RUNS, CONTROL)]
+    expected = dict(zip(places, (3, 1, 1), strict=True))
+    asked, ends = [], log.clerk.ends
+    monkeypatch.setattr(log.clerk, "ends", lambda partitions: asked.append(partitions) or ends(partitions))
+    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert asked == []
+    for wire in member._ends._wires.values():
+        wire.stream.shutdown(socket.SHUT_RDWR)  # as a broker that is killed, or closes what is idle
+    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert asked == [places]
+    assert member._ends.of(places, member._consumer._cluster) == expected  # the leader rests
+    assert asked == [places, places]
+    monkeypatch.setattr(member._ends, "_rest_until", 0.0)
+    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert len(asked) == 2
 
 
 def test_strays_are_forwarded_once_by_the_judge_and_skipped_by_everybody(make_log):

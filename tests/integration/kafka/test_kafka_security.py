@@ -22,7 +22,7 @@ from smarttuner.bus.kafka_settings import KafkaSettings, faults, needs
 from smarttuner.bus.kafka_wire import Deadline
 from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import Unavailable
-from smarttuner.core.ports import METRICS, Message
+from smarttuner.core.ports import METRICS, RUNS, Message
 from smarttuner.daemon.cli.main import run
 
 PLAIN_USERS = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_job="job-secret" user_guest="guest-secret";'
@@ -496,8 +496,9 @@ def test_the_bus_runs_with_the_users_options(broker, certificates, admin, way):
     bus = log.connect()
     try:
         bus.publish([Message(METRICS, "k", b"1")])
-        records = patiently(lambda: bus.poll((METRICS,), "judge", timeout_s=1.0).records)
+        records = patiently(lambda: bus.poll((METRICS, RUNS), "judge", timeout_s=1.0).records)
         assert [one.body for one in records] == [b"1"]
+        assert bus._groups["judge"]._ends._wires  # the leader was asked where they end, in the user's way too
     finally:
         bus.close()
         log.close()

@@ -69,6 +69,11 @@ def record(topic, offset, time, number=0):
     return Record(topic, number, offset, "k", b"", time)
 
 
+def release(merge, late=(), now=0.0):
+    """Each partition ends at 1, and those that are late have not been read so far."""
+    merge.release(lambda mates: dict.fromkeys(mates, 1), lambda partition, end: partition not in late, now)
+
+
 def merged(*partitions):
     merge = Merge()
     for partition in partitions:
@@ -80,14 +85,14 @@ def test_the_end_of_a_run_waits_for_its_metrics():
     merge = merged((METRICS, 0), (RUNS, 0))
     ended = record(RUNS, 5, 100.0)
     merge.add((RUNS, 0), [ended])
-    merge.release(lambda mates: {(METRICS, 0)})  # metrics has more
+    release(merge, {(METRICS, 0)})  # metrics has more
     assert merge.take(10) == []
     early, late = record(METRICS, 1, 90.0), record(METRICS, 2, 110.0)
     merge.add((METRICS, 0), [early])
-    merge.release(lambda mates: {(METRICS, 0)})
+    release(merge, {(METRICS, 0)})
     assert merge.take(10) == [early]
     merge.add((METRICS, 0), [late])
-    merge.release(lambda mates: set())
+    release(merge)
     assert merge.take(10) == [ended, late]
 
 
@@ -95,15 +100,63 @@ def test_numbers_do_not_wait_for_each_other():
     merge = merged((METRICS, 0), (RUNS, 0), (METRICS, 1), (RUNS, 1))
     merge.add((RUNS, 0), [record(RUNS, 0, 1.0)])
     merge.add((RUNS, 1), [record(RUNS, 0, 1.0, 1)])
-    merge.release(lambda mates: {(METRICS, 0)})
+    release(merge, {(METRICS, 0)})
     assert [one.partition for one in merge.take(10)] == [1]
+
+
+def test_a_stream_that_never_pauses_holds_up_nothing_that_an_earlier_question_put_in_order():
+    merge, read, ends = merged((METRICS, 0), (RUNS, 0)), {METRICS: 0, RUNS: 0}, {METRICS: 1, RUNS: 1}
+
+    def turn():
+        asked = []
+
+        def answer(mates):
+            asked.append(mates)
+            return {(topic, number): ends[topic] for topic, number in mates}
+
+        merge.release(answer, lambda partition, end: read[partition[0]] >= end, 0.0)
+        return merge.take(10), len(asked)
+
+    first = record(METRICS, 0, 100.0)
+    merge.add((METRICS, 0), [first])
+    read[METRICS] = 1
+    assert turn() == ([], 1)  # runs has one that was not read
+    before, second = record(RUNS, 0, 50.0), record(METRICS, 1, 200.0)
+    merge.add((RUNS, 0), [before])
+    merge.add((METRICS, 0), [second])
+    read, ends = {METRICS: 2, RUNS: 1}, {METRICS: 2, RUNS: 2}  # and again one more on runs
+    assert turn() == ([before, first], 1)
+    merge.add((RUNS, 0), [third := record(RUNS, 1, 150.0)])
+    read[RUNS], ends[RUNS] = 2, 2
+    assert turn() == ([third, second], 0)  # the question that is open answers it
+
+
+def test_a_question_whose_end_is_never_reached_is_put_anew():
+    merge = merged((METRICS, 0), (RUNS, 0))
+    merge.add((METRICS, 0), [one := record(METRICS, 0, 1.0)])
+    release(merge, {(RUNS, 0)})
+    merge.release(lambda mates: pytest.fail("asked"), lambda partition, end: partition[0] == METRICS, 0.5)
+    assert merge.take(10) == []
+    merge.release(lambda mates: dict.fromkeys(mates, 0), lambda partition, end: partition[0] == METRICS or end == 0, 1.5)
+    assert merge.take(10) == [one]
+
+
+def test_what_a_late_partition_brings_frees_what_is_older_at_once():
+    merge = merged((METRICS, 0), (RUNS, 0))
+    merge.add((RUNS, 0), [ended := record(RUNS, 0, 100.0)])
+    release(merge, {(METRICS, 0)})
+    merge.add((METRICS, 0), [early := record(METRICS, 0, 60.0)])
+    release(merge, {(METRICS, 0)})
+    assert merge.take(10) == [early]
+    release(merge)
+    assert merge.take(10) == [ended]
 
 
 def test_a_time_that_goes_back_does_not_change_the_order_of_offsets():
     merge = merged((METRICS, 0), (RUNS, 0))
     several = [record(METRICS, 0, 10.0), record(METRICS, 1, 5.0), record(METRICS, 2, 11.0)]
     merge.add((METRICS, 0), several)
-    merge.release(lambda mates: set())
+    release(merge)
     assert merge.take(2) + merge.take(2) == several
 
 
@@ -111,7 +164,7 @@ def test_what_is_taken_away_does_not_come_any_more():
     merge = merged((METRICS, 0), (METRICS, 1))
     merge.add((METRICS, 0), [record(METRICS, 0, 1.0)])
     merge.add((METRICS, 1), [record(METRICS, 0, 2.0, 1), record(METRICS, 1, 3.0, 1)])
-    merge.release(lambda mates: set())
+    release(merge)
     merge.close((METRICS, 1))
     assert [one.partition for one in merge.take(10)] == [0]
 
@@ -119,7 +172,7 @@ def test_what_is_taken_away_does_not_come_any_more():
 def test_one_topic_alone_asks_nobody():
     merge = merged((METRICS, 0), (METRICS, 1))
     merge.add((METRICS, 0), [record(METRICS, 0, 1.0)])
-    merge.release(lambda mates: pytest.fail("asked"))
+    merge.release(lambda mates: pytest.fail("asked"), lambda partition, end: pytest.fail("asked"), 0.0)
     assert len(merge.take(10)) == 1
 
 
