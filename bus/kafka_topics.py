@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -60,7 +61,7 @@ class Clerk:
 
     def position_at(self, partition: Partition, time_s: float) -> int:
         """The first offset appended at `time_s` (seconds since 1970) or later; the end if there is none."""
-        found = self.ends([partition], int(time_s * 1000))[partition]
+        found = self.ends([partition], math.ceil(round(time_s * 1000, 2)))[partition]  # a float does not hold a millisecond
         return found if found >= 0 else self.ends([partition])[partition]
 
     def committed(self, group: str) -> dict[Partition, int]:
