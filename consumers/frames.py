@@ -12,6 +12,7 @@ import msgspec
 from ..bus.places import find_place
 from ..core.errors import UsageError
 from ..core.events import Goal
+from .aliases import Aliases
 from .parquet_files import DECISIONS_SCHEMA, RUNS_SCHEMA
 from .reading import Attempts, listed, metric_table, stored_rows
 from .summaries import Named, Summary, summaries
@@ -50,8 +51,8 @@ def read_runs(
 
     `params.*` (of the job's `config=`, nested names joined by dots), `tags.*`, and for each series `best.*` (the best finite
     value), `best_step.*` (the step that reached it first) and `last.*` (the value logged last).
-    The best is the greatest where `goals={"accuracy": "max"}` says so or the attempt monitors the series with that goal, else
-    the smallest. `series`: only these; `run` and `data_dir` as in read_metrics.
+    The best is the greatest where `goals={"accuracy": "max"}` says so or the attempt monitors the series, under this name or
+    another of the shipped aliases, with that goal; else the smallest. `series`: only these; the rest as in read_metrics.
     """
     import pandas as pd
 
@@ -60,13 +61,14 @@ def read_runs(
     place = _place(data_dir)
     frame = _parsed(stored_rows(place, "runs", RUNS_SCHEMA, run=listed(run)).to_pandas(), ("tags", "config"))
     frame = frame.sort_values(["started", "attempt"], ignore_index=True)
+    aliases = Aliases()
     monitored = {row.attempt: (row.monitor, row.goal) for row in frame.itertuples()}
 
     def goal_of(attempt: str, name: str) -> Goal:
         if goals and name in goals:
             return goals[name]
         monitor, goal = monitored.get(attempt, (None, None))
-        return "max" if name == monitor and goal == "max" else "min"
+        return "max" if monitor and goal == "max" and aliases.rank(monitor, name) is not None else "min"
 
     found = summaries(place, goal_of, listed(run), listed(series))
     rest = {name.attempt: name.run for name in found if name.attempt not in monitored}

@@ -15,7 +15,7 @@ JOB = "../pandas_job.py"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def place(tmp_path_factory):
     """Two runs of a sweep, the learning rate of one halved by hand; and a run that was resumed from its step 6."""
     place = Workplace(tmp_path_factory.mktemp("pandas") / "place")
     try:
@@ -36,9 +36,14 @@ def folder(tmp_path_factory):
         again = place.job("long-run", JOB, lr=0.05, first=7, steps=6, attach={"resume_from_step": 6})
         assert again.ended() == 0, again.said()
         until(lambda: {state for state, _ in place.states().values()} == {"finished"} and len(place.runs()) == 4)
-        yield place.data
+        yield place
     finally:
         place.shut()
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+    return place.data
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,23 @@ def test_a_change_of_the_learning_rate_stands_on_the_curve(names):
     assert json.loads(decided["after"]) == mark["after"] == 0.125
     curve = names["metrics"].query("run == 'my-run' and series == 'val_loss'").set_index("step")["value"]
     assert mark["value"] == curve[mark["step"]]
+
+
+def test_the_same_jobs_are_drawn(place, tmp_path):
+    svg, page = tmp_path / "my-run.svg", tmp_path / "sweep.html"
+    assert place.cli("plot", "my-run", "val_loss", "-o", svg).returncode == 0
+    assert "my-run: lr × 0.5, applied at step" in svg.read_text()
+    done = place.cli("plot", "sweep", "-o", page, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) | {"notes": []} == {
+        "file": str(page),
+        "runs": ["long-run", "my-run", "other-run"],
+        "series": ["val_loss"],
+        "points": len(place.metrics().query("series == 'val_loss'")) - 10,  # long-run's first attempt is none of the newest
+        "decisions": len(place.decisions()),
+        "notes": [],
+    }
+    assert "it swings" in page.read_text()
 
 
 @pytest.mark.parametrize(("name", "schema"), [("metrics", METRICS_SCHEMA), ("runs", RUNS_SCHEMA), ("decisions", DECISIONS_SCHEMA)])

@@ -82,6 +82,13 @@ def test_best_follows_the_goal_and_last_is_what_was_logged_last(folder):
     assert (goals["best.acc"]["b"], goals["best.loss"]["b"], goals["best_step.loss"]["b"]) == (0.2, 9.0, 1.0)
 
 
+def test_the_goal_holds_for_the_judged_series_under_the_name_that_the_job_gives_it(tmp_path):
+    started = RunEvent("r", "a", "started", NOW, 0, started=Started(monitor="val_accuracy", goal="max"))
+    points = chunk("r", "a", 0, eval_acc=([1, 2, 3], [0.1, 0.7, 0.5]), val_loss=([1, 2, 3], [3.0, 1.0, 2.0]))
+    runs = smarttuner.read_runs(data_dir=stored(tmp_path, [(RUNS, started), points]))
+    assert runs[["best.eval_acc", "best_step.eval_acc", "best.val_loss"]].values.tolist() == [[0.7, 2.0, 1.0]]
+
+
 def test_runs_and_series_can_be_named(folder):
     runs = smarttuner.read_runs("r", series="acc", data_dir=folder)
     assert runs["attempt"].tolist() == ["b", "a"]
