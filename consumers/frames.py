@@ -14,7 +14,8 @@ from ..core.errors import UsageError
 from ..core.events import Goal
 from .aliases import Aliases
 from .parquet_files import DECISIONS_SCHEMA, RUNS_SCHEMA
-from .reading import Attempts, listed, metric_table, stored_rows
+from .point_columns import PointColumns
+from .reading import Attempts, listed, metric_points, stored_rows
 from .summaries import Named, Summary, summaries
 
 if TYPE_CHECKING:
@@ -34,13 +35,34 @@ def read_metrics(
     newest, or all. `data_dir`: a data directory or a store's URL (s3://bucket/prefix), else SMART_TUNER_DATA_DIR, the
     system's service, your own directory; where that has no tables, SMART_TUNER__STORE__URL.
     """
-    frame: pd.DataFrame = metric_table(_place(data_dir), run, series, attempts).to_pandas()
+    points = metric_points(_place(data_dir), run, series, attempts)
     if not wide:
+        frame: pd.DataFrame = points.table().to_pandas()
         return frame
-    rows = [name for name, several in (("run", not isinstance(run, str)), ("attempt", attempts == "all")) if several]
-    rows.append("step")
-    last = frame.drop_duplicates([*rows, "series"], keep="last")
-    return last.pivot(index=rows, columns="series", values="value")
+    return _wide(points, [name for name, told in (("run", not isinstance(run, str)), ("attempt", attempts == "all")) if told])
+
+
+def _wide(points: PointColumns, texts: Sequence[str]) -> pd.DataFrame:
+    """A row for each value of `texts` and step (an attempt stands for its run), a column a series."""
+    import numpy as np
+    import pandas as pd
+
+    of, step = points.key("run", "attempt", "series"), points.numbers["step"]
+    points = points.take(np.append((np.diff(of) != 0) | (np.diff(step) != 0), True)[: len(of)])  # the last of each step
+    whose, step = points.key(*texts), points.numbers["step"]
+    order = np.lexsort((step, whose))
+    first = np.append(True, (np.diff(whose[order]) != 0) | (np.diff(step[order]) != 0))[: len(order)]
+    row = np.empty(len(order), np.int64)
+    row[order] = np.cumsum(first) - 1
+    used, column = np.unique(points.ranks["series"], return_inverse=True)
+    table = np.full((len(used), int(first.sum())), np.nan)
+    table[column, row] = points.numbers["value"]
+    heads = order[first]
+    levels = [np.array(points.words[name], object)[points.ranks[name][heads]] for name in texts]
+    index = (
+        pd.MultiIndex.from_arrays([*levels, step[heads]], names=[*texts, "step"]) if texts else pd.Index(step[heads], name="step")
+    )
+    return pd.DataFrame(table.T, index, pd.Index([points.words["series"][i] for i in used], name="series"))
 
 
 def read_runs(
@@ -62,13 +84,14 @@ def read_runs(
     frame = _parsed(stored_rows(place, "runs", RUNS_SCHEMA, run=listed(run)).to_pandas(), ("tags", "config"))
     frame = frame.sort_values(["started", "attempt"], ignore_index=True)
     aliases = Aliases()
-    monitored = {row.attempt: (row.monitor, row.goal) for row in frame.itertuples()}
+    said = zip(frame["attempt"], frame["monitor"], frame["goal"], strict=True)
+    monitored: dict[Any, tuple[Any, Any]] = {attempt: (monitor, goal) for attempt, monitor, goal in said}
 
     def goal_of(attempt: str, name: str) -> Goal:
         if goals and name in goals:
             return goals[name]
-        monitor, goal = monitored.get(attempt, (None, None))
-        return "max" if monitor and goal == "max" and aliases.rank(monitor, name) is not None else "min"
+        monitor, goal = monitored.get(attempt, ("", None))
+        return "max" if goal == "max" and aliases.rank(monitor, name) is not None else "min"
 
     found = summaries(place, goal_of, listed(run), listed(series))
     rest = {name.attempt: name.run for name in found if name.attempt not in monitored}

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from ..core.errors import UsageError
 from .arrow_columns import numbers, rows_of, table_of, texts, values_of
 from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
+from .point_columns import TEXTS, PointColumns
 from .store_url import read_each
 
 Attempts = Literal["current", "all"]
 _JSON = {"tags", "config", "params", "evidence", "before", "after"}
-_ORDER = [("run", "ascending"), ("attempt", "ascending"), ("series", "ascending"), ("step", "ascending"), ("seq", "ascending")]
 
 
 def metric_table(
@@ -34,17 +34,26 @@ def metric_table(
     series: str | Sequence[str] | None = None,
     attempts: Attempts = "current",
 ) -> pa.Table:
-    """The stored points in METRICS_SCHEMA, sorted."""
+    """The stored points in METRICS_SCHEMA, by run, attempt, series, step and seq."""
+    return metric_points(folder, run, series, attempts).table()
+
+
+def metric_points(
+    folder: str | os.PathLike[str],
+    run: str | Sequence[str] | None = None,
+    series: str | Sequence[str] | None = None,
+    attempts: Attempts = "current",
+) -> PointColumns:
+    """The same as plain columns."""
     if attempts not in ("current", "all"):
         raise UsageError(f"attempts={attempts!r}", 'write attempts="current" or attempts="all"')
     newest = _newest_attempts(folder, run) if attempts == "current" else {}
     runs, wanted = listed(run), None
     if runs is not None and newest.keys() >= set(runs):
         wanted = [newest[name] for name in runs]
-    table = stored_rows(folder, "metrics", METRICS_SCHEMA, run=runs, series=listed(series), attempt=wanted)
-    if attempts == "current":
-        table = _of_newest(table, newest)
-    return table.sort_by(_ORDER)
+    asked = asked_for(run=runs, series=listed(series), attempt=wanted)
+    points = PointColumns.of(_rows(folder, "metrics", METRICS_SCHEMA, METRICS_SCHEMA.names, asked, TEXTS))
+    return (_of_newest(points, newest) if attempts == "current" else points).sorted()
 
 
 def listed(names: str | Sequence[str] | None) -> list[str] | None:
@@ -61,15 +70,25 @@ def stored_rows(
 ) -> pa.Table:
     """The rows of one of the three folders whose texts are among those wanted. Row groups that cannot hold any are not
     read. (pyarrow.dataset does the same, and imports pandas: too long for a command.)"""
-    asked = asked_for(**wanted)
-    columns = columns or schema.names
-    empty = table_of([], pa.schema([schema.field(name) for name in columns]))
+    return _rows(folder, name, schema, columns or schema.names, asked_for(**wanted))
+
+
+def _rows(
+    folder: str | os.PathLike[str],
+    name: str,
+    schema: pa.Schema,
+    columns: list[str],
+    asked: dict[str, list[str]],
+    encoded: Sequence[str] = (),
+) -> pa.Table:
+    """The same, the texts named in `encoded` as dictionaries where there are any rows."""
 
     def read(file: pq.ParquetFile) -> pa.Table:
         groups = [i for i in range(file.num_row_groups) if may_hold(file.metadata.row_group(i), schema, asked)]
         return of_those(file.read_row_groups(groups, columns=list({*columns, *asked})), asked).select(columns)
 
-    return pa.concat_tables([empty, *read_each(folder, name, read)])
+    parts = [part for part in read_each(folder, name, read, encoded) if len(part)]
+    return pa.concat_tables(parts) if parts else table_of([], pa.schema([schema.field(name) for name in columns]))
 
 
 def asked_for(**wanted: Sequence[str] | None) -> dict[str, list[str]]:
@@ -109,17 +128,19 @@ def _newest_attempts(folder: str | os.PathLike[str], run: str | Sequence[str] | 
     return {row["run"]: row["attempt"] for row in table.sort_by("attempt_number").to_pylist()}
 
 
-def _of_newest(table: pa.Table, newest: dict[str, str]) -> pa.Table:
+def _of_newest(points: PointColumns, newest: dict[str, str]) -> PointColumns:
     """The rows of each run's newest attempt; of a run without events that of the greatest id, for ids sort by time."""
-    _, examples = kinds(table, ["run", "attempt"])
-    pairs = table.select(["run", "attempt"]).take(numbers(examples)).to_pylist()
-    found: dict[str, str] = {}
-    for pair in pairs:
-        found[pair["run"]] = max(pair["attempt"], found.get(pair["run"], ""))
-    kept = set({**found, **newest}.values())
-    if all(pair["attempt"] in kept for pair in pairs):
-        return table
-    return table.filter(pc.is_in(table["attempt"], texts(kept)))
+    runs, attempts = points.words["run"], points.words["attempt"]
+    pairs = points.key("run", "attempt")
+    there = np.unique(pairs)
+    found: dict[str, int] = {}
+    for run, attempt in (divmod(pair, len(attempts)) for pair in there.tolist()):  # rising
+        known = newest.get(runs[run])
+        if known is None or known == attempts[attempt]:
+            found[runs[run]] = run * len(attempts) + attempt
+    if len(found) == len(there):
+        return points
+    return points.take(np.isin(pairs, np.array(list(found.values()), np.int64)))
 
 
 def kinds(table: pa.Table, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,6 +7,8 @@ import sys
 import pandas as pd
 import pytest
 import smarttuner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from smarttuner.consumers.metrics_store import MetricsStore
 from smarttuner.consumers.reading import decision_rows, last_points, metric_table, run_names, run_rows
 from smarttuner.core.clock import ManualClock
@@ -63,6 +65,38 @@ def test_wide_is_a_row_a_step_with_the_last_value_of_each_series(folder):
     assert wide.index.tolist() == [1, 3, 9, 10]
     assert wide.loss.dropna().to_dict() == {1: 0.1, 3: 0.3}
     assert read(folder, wide=True).index.names == ["run", "step"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_rows_are_those_that_were_logged_sorted_and_wide_is_their_pivot(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("sorted")
+    store = MetricsStore(str(folder), ManualClock(NOW), seal_rows=data.draw(st.integers(2, 30)))
+    one = st.tuples(st.sampled_from(["r1", "r10", "r2"]), st.sampled_from("ab"), st.sampled_from("yx"), st.integers(-3, 9))
+    points = data.draw(st.lists(one, max_size=60))
+    for i, (run, attempt, series, step) in enumerate(points):
+        chunk = MetricChunk(run, run + attempt, "sdk", i, [Series(series, [step], [i / 2], [NOW])])
+        store.handle([Record(METRICS, 0, i, "r", encode(chunk), NOW)], NOW)
+        if data.draw(st.booleans()):
+            store.flush(NOW)
+    store.flush(NOW)
+    every = read(folder, attempts="all")
+    asked = {"run": data.draw(st.sampled_from(["r1", ["r1", "r10"], None])), "series": data.draw(st.sampled_from(["x", None]))}
+    expected = sorted((run, run + attempt, series, step, i) for i, (run, attempt, series, step) in enumerate(points))
+    assert list(every[["run", "attempt", "series", "step", "seq"]].itertuples(index=False, name=None)) == expected
+    assert (every["value"] == every["seq"] / 2).all()
+    for attempts in ("all", "current"):
+        long, wide = read(folder, attempts=attempts, **asked), read(folder, attempts=attempts, wide=True, **asked)
+        if attempts == "current":
+            newest = every.groupby("run")["attempt"].max().to_dict()
+            assert all(attempt == newest[run] for run, attempt in zip(long["run"], long["attempt"], strict=True))
+        levels = [*([] if isinstance(asked["run"], str) else ["run"]), *(["attempt"] if attempts == "all" else []), "step"]
+        pivoted = long.drop_duplicates([*levels, "series"], keep="last").pivot(index=levels, columns="series", values="value")
+        if len(long):
+            pd.testing.assert_frame_equal(wide, pivoted)
+        else:
+            assert wide.empty
+            assert wide.index.names == levels
 
 
 def test_nothing_stored_is_an_empty_frame_with_the_columns(folder, tmp_path):
