@@ -8,9 +8,8 @@ the order of their steps; ties as they stand in the table.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..core.errors import UsageError
 from ..core.events import Goal, Started
+from ..core.measures import Mask
 from ..core.registry import did_you_mean
 from ..core.window import Floats, Ints
 from .arrow_columns import values_of
@@ -27,6 +27,8 @@ from .replay import Points, Trial
 
 START_S = 1_700_000_000.0
 """Where the table tells no times, the n-th point of a group was taken n seconds after this."""
+NO_VALUE = ["", "null", "NULL", "None", "NA", "N/A"]
+"""What says in a .csv that there is no value; NaN is one."""
 VALUE = "value"
 """What the judged series of a table is called that names none."""
 
@@ -56,7 +58,11 @@ class Asked:
 def read_table(path: Path) -> pa.Table:
     """The table in a file, a .csv or else Parquet; UsageError for what is neither."""
     try:
-        return pv.read_csv(path) if path.suffix.lower() in (".csv", ".tsv", ".txt") else pq.read_table(path)
+        return (
+            pv.read_csv(path, convert_options=pv.ConvertOptions(null_values=NO_VALUE))
+            if path.suffix.lower() in (".csv", ".tsv", ".txt")
+            else pq.read_table(path)
+        )
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"{path} cannot be read: {first}", "replay reads Parquet, and .csv with a head line") from error
@@ -68,19 +74,20 @@ def trials_of(table: pa.Table, asked: Asked) -> Past:
     name = asked.group_by or ("group" if "group" in table.column_names else None)
     if asked.series is not None and "series" not in table.column_names and asked.series not in table.column_names:
         raise UsageError(f"no column is called {asked.series!r}", did_you_mean(asked.series, table.column_names))
-    values = asked.series if asked.series in table.column_names and "series" not in table.column_names else "value"
+    named = asked.series is not None and "series" not in table.column_names
+    values = asked.series if named and asked.series is not None else VALUE
     for needed in (runs, "step", values, name):
         if needed is not None and needed not in table.column_names:
             known = ", ".join(table.column_names)
             raise UsageError(f"the table has no column {needed!r}", f"it has {known}; --group-by and --series name others")
-    steps, known = _whole(table["step"])
+    steps, whole = _whole(table["step"])
     numbers = _floats(table[values])
-    known &= ~_missing(table[values])
-    if not known.all():
-        table, steps, numbers = table.filter(pa.array(known)), steps[known], numbers[known]
+    kept: Mask = whole & ~_missing(table[values])
+    if not kept.all():
+        table, steps, numbers = table.filter(pa.array(kept)), steps[kept], numbers[kept]
     timed = "time" in table.column_names
     columns = _Columns(table, steps, numbers, _floats(table["time"]) * _unit(table["time"].type) if timed else None)
-    return Past(_grouped(columns, runs, name, values, asked), int((~known).sum()), timed)
+    return Past(_grouped(columns, runs, name, values, asked), int((~kept).sum()), timed)
 
 
 @dataclass
@@ -117,7 +124,7 @@ def _grouped(columns: _Columns, runs: str, name: str | None, values: str, asked:
         said = {key: str(table[key][first].as_py()) for key in keys}
         label = said[name] if name is not None else said[runs]
         attempt, series = said.get("attempt", said[runs]), said.get("series", values)
-        times = START_S + orders[rows] if columns.times is None else columns.times[rows]
+        times: Floats = (START_S + orders[rows]).astype(np.float64) if columns.times is None else columns.times[rows]
         positions = np.arange(len(rows)) if "seq" not in has else _floats(table["seq"].take(pa.array(rows))).astype(np.int64)
         source = str(table["source"][first].as_py()) if "source" in has else "table"
         points = Points(source, positions, columns.steps[rows], columns.values[rows], times, times, orders[rows])
@@ -129,7 +136,7 @@ def _grouped(columns: _Columns, runs: str, name: str | None, values: str, asked:
             started = Started(monitor=monitor, goal=goal)
             trials[attempt] = Trial(said[runs], attempt, label if name is not None else None, started, {series: points})
         else:
-            trials[attempt] = Trial(known.run, attempt, known.group, known.said, {**known.series, series: points})
+            trials[attempt] = replace(known, series={**known.series, series: points})
     return {label: list(trials.values()) for label, trials in found.items()}
 
 
@@ -141,7 +148,7 @@ def _first_of(table: pa.Table, names: Collection[str]) -> str:
     return found
 
 
-def _missing(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _missing(column: pa.ChunkedArray) -> Mask:
     return np.array(column.is_null().to_pylist(), np.bool_) if column.null_count else np.zeros(len(column), np.bool_)
 
 
@@ -163,7 +170,7 @@ def _number(word: object) -> float:
         return float("nan")
 
 
-def _whole(column: pa.ChunkedArray) -> tuple[Ints, np.ndarray[Any, np.dtype[np.bool_]]]:
+def _whole(column: pa.ChunkedArray) -> tuple[Ints, Mask]:
     """The steps, and which of them are whole numbers."""
     if pa.types.is_integer(column.type) and not column.null_count:
         return np.array(values_of(column.cast(pa.int64()))), np.ones(len(column), np.bool_)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.events import spell
 from .replay import Outcome
 
 LOST = 0.01
@@ -33,8 +34,13 @@ def score(policy: str, groups: Mapping[str, Sequence[Outcome]]) -> dict[str, Any
         "compute_saved": 1 - sum(one.steps_run for one in runs) / steps if steps else 0.0,
         "best_trial_cut": float(np.mean([best_cut(outcomes) for outcomes in judged])) if judged else 0.0,
         "groups_losing_more_than_1_percent": float(np.mean(losses > LOST)) if judged else 0.0,
-        "loss_of_best": {f"p{100 * q:g}": float(np.quantile(losses, q)) if judged else 0.0 for q in QUANTILES},
+        "loss_of_best": {f"p{100 * q:g}": _quantile(losses, q) for q in QUANTILES},
     }
+
+
+def _quantile(losses: np.ndarray[Any, np.dtype[np.float64]], share: float) -> float | str:
+    """One of the losses that occurred, as JSON can hold it; 0 where there are none."""
+    return spell(float(np.quantile(losses, share, method="higher"))) if len(losses) else 0.0
 
 
 def loss(outcomes: Sequence[Outcome]) -> float:

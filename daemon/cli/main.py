@@ -27,6 +27,7 @@ COMMANDS = (
     "doctor",
     "kafka",
     "dead_letters",
+    "replay",
     "train",
     "synthesize",
     "dataset",

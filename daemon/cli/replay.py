@@ -1,0 +1,172 @@
+"""`smart-tuner replay`: what policies would have done to past runs, what that saves and what it costs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ...core.errors import UsageError
+from .options import DataDir, Json, given, store
+
+if TYPE_CHECKING:
+    from ...consumers.past_trials import Asked, Past
+    from ...consumers.replay import Outcome
+    from ...consumers.rules import Rule
+
+HEAD = ("policy", "runs", "groups", "decisions", "compute saved", "best trial cut", "groups losing > 1 %", "loss p95", "worst")
+RUNS_HEAD = ("policy", "group", "run", "stopped at", "of steps", "best before", "best after", "why")
+DEFAULT = "default"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `replay`."""
+
+    @app.command(
+        epilog="Example: smart-tuner replay curves.parquet --group-by group --policy default --policy 'patience(patience=5)'"
+    )
+    def replay(
+        context: typer.Context,
+        path: Annotated[
+            Path | None,
+            typer.Argument(
+                metavar="[PATH]",
+                help="A .parquet or .csv table (run or trial, step, value, group, higher_is_better), a tree of TensorBoard "
+                "event files, or a data directory; else what is stored.",
+                show_default=False,
+            ),
+        ] = None,
+        policy: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--policy",
+                "-p",
+                metavar="P",
+                help="`default` (the shipped set), `configured` (what the configuration says), or a condition such as "
+                "'median' or 'patience(patience=5) & ~improvement'; may be repeated.",
+            ),
+        ] = None,
+        group_by: Annotated[
+            str | None,
+            typer.Option(
+                metavar="G", help="What groups runs: a table's column; of stored runs group, user, host, tags.T, params.P."
+            ),
+        ] = None,
+        series: Annotated[str | None, typer.Option(metavar="NAME", help="The series that is judged.")] = None,
+        goal: Annotated[Literal["min", "max"] | None, typer.Option(help="Whether it is better low or high.")] = None,
+        runs: Annotated[bool, typer.Option("--runs", help="A line a run: where it would have been ended.")] = False,
+        as_json: Json = False,
+        data_dir: DataDir = None,
+    ) -> None:
+        """What policies would have done to past runs, each seeing only what a live daemon would have known."""
+        from ...consumers.past_trials import Asked
+        from ...consumers.score import row, score
+
+        asked, source = Asked(group_by, series, goal), path if path is not None else store(context, data_dir)
+        sets = [(name, *chosen(context, name)) for name in policy or [DEFAULT]]
+        past = read(source, asked, {one.series for _, rules, _ in sets for one in rules if one.series} | {sets[0][2]})
+        if past.skipped:
+            print(f"smart-tuner: {past.skipped} rows had no step or no number and were left out", file=sys.stderr)
+        lines = []
+        for name, rules, primary in sets:
+            outcomes = dict(replayed(name, rules, primary, past))
+            if runs:
+                lines += [row(name, one) for group in outcomes.values() for one in group]
+            else:
+                lines.append(score(name, outcomes))
+        show(lines, runs, as_json)
+
+
+def chosen(context: typer.Context, name: str) -> tuple[list[Rule], str]:
+    """The rules of one --policy, all of which act here, and the series that is judged where a run names none."""
+    from ...consumers import early_stop_controller, param_scheduler
+    from ...consumers.condition_text import composite, parse
+    from ...consumers.conditions import Leaf
+    from ...consumers.rules import Rule
+
+    if name == DEFAULT:
+        return [*early_stop_controller.rules({}, "act"), *param_scheduler.rules({}, "act")], "val_loss"
+    if name == "configured":
+        import os
+
+        from ..config import load
+        from ..config_rules import rules
+
+        config = load(given(context).config, os.environ).config
+        return [replace(one, mode="act") for one in rules(config)], config.monitoring.metrics.primary
+    condition = parse(name)
+    one = condition.policy if isinstance(condition, Leaf) else composite("replay", name)
+    return [Rule(one, None, "act")], "val_loss"
+
+
+def read(source: Path | str, asked: Asked, judged: set[str]) -> Past:
+    """The trials of a table, a tree of event files, or a store."""
+    from ...consumers.aliases import Aliases
+    from ...consumers.past_store import event_trials, is_event_tree, stored_trials
+    from ...consumers.past_trials import read_table, trials_of
+
+    if isinstance(source, Path) and source.is_file():
+        return trials_of(read_table(source), asked)
+    if isinstance(source, Path) and not source.exists():
+        raise UsageError(f"there is no {source}", "name a table, a tree of event files or a data directory")
+    if isinstance(source, Path) and not (source / "metrics").is_dir() and is_event_tree(source):
+        return event_trials(source, asked, judged, Aliases())
+    return stored_trials(source, asked, judged, Aliases())
+
+
+def replayed(name: str, rules: Sequence[Rule], primary: str, past: Past) -> Iterator[tuple[str, list[Outcome]]]:
+    """The outcomes of each group; how far it is, on a terminal."""
+    from ...consumers.replay import Replay
+    from ...consumers.rules import monitored_goal
+    from ...consumers.scope import Scope
+    from ..gates import Gates
+
+    shown = sys.stderr.isatty()
+    for at, (label, trials) in enumerate(past.groups.items(), 1):
+        if shown and at % 10 == 0:
+            print(f"\r{name}: group {at} of {len(past.groups)}", end="", file=sys.stderr, flush=True)
+        found = Replay(
+            lambda record: Scope(rules, record.said.monitor or primary, monitored_goal(rules, record.said.goal)), Gates(), primary
+        ).run(trials)
+        yield label, found
+    if shown:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def show(lines: list[dict[str, Any]], runs: bool, as_json: bool) -> None:
+    """Lines of policies or of runs, as a table or as JSON."""
+    if as_json:
+        for line in lines:
+            print(json.dumps(line, allow_nan=False, default=str))
+        return
+    from .tables import print_table
+
+    print_table(RUNS_HEAD if runs else HEAD, [run_cells(line) if runs else cells(line) for line in lines])
+
+
+def cells(line: dict[str, Any]) -> tuple[str, ...]:
+    """One policy as cells."""
+    lost = line["loss_of_best"]
+    return (
+        line["policy"], str(line["runs"]), str(line["groups"]), str(line["decisions"]), f"{line['compute_saved']:.1%}",
+        f"{line['best_trial_cut']:.1%}", f"{line['groups_losing_more_than_1_percent']:.1%}",
+        f"{float(lost['p95']):.2%}", f"{float(lost['p100']):.2%}",
+    )  # fmt: skip
+
+
+def run_cells(line: dict[str, Any]) -> tuple[str, ...]:
+    """One run as cells."""
+    at = line["stopped_at"]
+    return (
+        line["policy"], line["group"] or "", line["run"], "" if at is None else str(at), str(line["steps"]),
+        _number(line["best_before"]), _number(line["best_after"]), line["reason"] or "",
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
