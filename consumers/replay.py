@@ -102,6 +102,8 @@ class Replay:
         self._fed: dict[str, _Fed] = {}
         self._heap: Heap = []
         self._order = 0
+        self._pruned: list[_Fed] = []
+        """Ended by the record in hand."""
 
     def run(self, trials: Iterable[Trial]) -> list[Outcome]:
         """Feeds the trials of one group and says what became of each, in the order given."""
@@ -112,15 +114,18 @@ class Replay:
         self._push_all()
         ends = sorted((fed.end, name) for name, fed in self._fed.items() if fed.end != NEVER)
         at = 0
-        while self._heap or at < len(ends):
-            self._order = self._heap[0][0] if self._heap else NEVER
-            while at < len(ends) and ends[at][0] < self._order:
+        while self._heap or at < len(ends) or self._pruned:
+            following = self._heap[0][0] if self._heap else NEVER
+            if self._pruned and following > self._order:
+                self._stop(self._pruned)
+                continue
+            while at < len(ends) and ends[at][0] < following:
                 fed = self._fed[ends[at][1]]
                 if fed.stopped is None:
                     self._end(fed, fed.trial.state, fed.ended_at)
                 at += 1
             if self._heap:
-                _, _, _, tie, candidates = heapq.heappop(self._heap)
+                self._order, _, _, tie, candidates = heapq.heappop(self._heap)
                 self._docket.fire(candidates.when)
                 candidates.judge(self._conclude)
                 candidates.push(self._heap, tie)
@@ -182,8 +187,7 @@ class Replay:
         fed.decisions.append(passed)
         if passed.action == "prune" and passed.status in ("pending", "would"):
             fed.stopped, fed.stopped_order = passed, self._order
-            self._end(fed, "pruned", passed.time)
-            self._hide(fed)
+            self._pruned.append(fed)
         elif passed.status == "pending":
             ack = Ack(passed.id, passed.run, passed.attempt, "applied", passed.time, group=passed.group)
             self._cuts.fold(ack, _record(passed.time))
@@ -196,6 +200,15 @@ class Replay:
         event = RunEvent(fed.trial.run, fed.trial.attempt, "ended", time, seq=seq, state=ended, group=fed.trial.group)
         self._cuts.fold(event, _record(time))
 
+    def _stop(self, pruned: list[_Fed]) -> None:
+        """What the record that ended them had to say is said: they are over."""
+        for fed in pruned:
+            if fed.stopped is not None:
+                self._end(fed, "pruned", fed.stopped.time)
+                self._hide(fed)
+        pruned.clear()
+        self._push_all()
+
     def _hide(self, gone: _Fed) -> None:
         """From here on the others see of the pruned trial only what it had shown."""
         shown = {gone.attempt.canonical(series): self._shown(gone, series) for series in gone.attempt.curves()}
@@ -205,7 +218,6 @@ class Replay:
             for candidates in fed.candidates:
                 if self._hides(gone.trial.run, shown, fed.attempt, candidates):
                     candidates.screen_after(self._order)
-        self._push_all()
 
     def _hides(self, run: str, shown: Mapping[str, int], attempt: Attempt, candidates: Candidates) -> bool:
         """Takes what the pruned run did not show any more out of what the candidates' points see of it; whether their policy

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.divergence import Divergence
@@ -133,6 +133,7 @@ def told(decision):
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=80, deadline=None)
 @given(st.lists(POINT, min_size=4, max_size=80), st.sampled_from(["min", "max"]))
+@example([("a", 1, 1.0), ("b", 1, 1.0), ("c", 1, 0.0), ("c", 1, 0.0), ("d", 1, 1.0), ("c", 1, 0.0)], "max")
 def test_a_replay_decides_what_a_daemon_decides_record_by_record(name, points, goal):
     assert replayed(RULES[name], points, goal) == lived(RULES[name], points, goal)
 
