@@ -1,4 +1,4 @@
-"""Which runs of a group are alive, and when policies ended some: what the limits on a group go by.
+"""Which runs are left of a group, and when policies ended some: what the limits on a group go by.
 
 An index beside the attempts, never looked through as a whole. Runs without a group count together, a partition's.
 """
@@ -19,7 +19,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._of: dict[str, Key] = {}
-        self._live: dict[Key, dict[str, Attempt]] = {}
+        self._left: dict[Key, dict[str, Attempt]] = {}
         self._prunes: dict[Key, list[float]] = {}
 
     def join(self, attempt: Attempt) -> None:
@@ -31,8 +31,8 @@ class Groups:
             self._of[record.attempt] = key
             for time in attempt.standing.prunes:
                 insort(self._prunes.setdefault(key, []), time)
-        if not record.over:
-            self._live.setdefault(key, {})[record.attempt] = attempt
+        if not record.over or record.state == "finished":
+            self._left.setdefault(key, {})[record.attempt] = attempt
         else:
             self._drop(key, record.attempt)
 
@@ -51,17 +51,18 @@ class Groups:
             self._prunes.pop(key, None)
 
     def _drop(self, key: Key, name: str) -> None:
-        live = self._live.get(key, {})
-        live.pop(name, None)
-        if not live:
-            self._live.pop(key, None)
+        left = self._left.get(key, {})
+        left.pop(name, None)
+        if not left:
+            self._left.pop(key, None)
 
     def company(self, attempt: Attempt) -> bool | None:
-        """Whether another run of the attempt's group is live and not about to be ended; None for a run without a group."""
+        """Whether another run of the attempt's group has finished, or goes on and is not about to be ended; None for a run
+        without a group."""
         record = attempt.standing.record
         if record.group is None:
             return None
-        others = self._live.get((attempt.partition, record.group), {}).values()
+        others = self._left.get((attempt.partition, record.group), {}).values()
         return any(one.standing.record.run != record.run and not one.standing.ending for one in others)
 
     def prunes(self, attempt: Attempt, time: float) -> int:
@@ -82,5 +83,5 @@ class Groups:
     def clear(self) -> None:
         """Forgets everything."""
         self._of.clear()
-        self._live.clear()
+        self._left.clear()
         self._prunes.clear()

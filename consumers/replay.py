@@ -138,6 +138,7 @@ class Replay:
         started = min((float(one.appended[0]) for one in trial.series.values() if len(one.orders)), default=0.0)
         record = RunRecord(trial.run, trial.attempt, trial.group, started=started, said=said)
         attempt = self._docket.attempts[trial.attempt] = Attempt(Standing(record), self._rules, self._primary)
+        self._docket.groups.join(attempt)
         for chunk in _first_points(trial):
             attempt.note(chunk)
         fed = self._fed[trial.attempt] = _Fed(trial, attempt)

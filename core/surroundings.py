@@ -11,10 +11,10 @@ from .switches import Switch
 class Surroundings:
     """All of it as the log tells it up to the decision's trigger.
 
-    `paused` and `held`: the switch in force over the run. `company`: whether another run of the group is live and not about
-    to be ended; None for a run without a group. `prunes`: how many policies sent in the hour before, over the runs of the
-    group, or over those of the partition that have none. `progress`: of a judgement by peers how far the run has come, as a
-    share of the furthest of them; None for a judgement of its own.
+    `paused` and `held`: the switch in force over the run. `company`: whether another run of the group has finished, or goes
+    on and is not about to be ended; None for a run without a group. `prunes`: how many policies sent in the hour before,
+    over the runs of the group, or over those of the partition that have none. `progress`: of a judgement by peers how far
+    the run has come, as a share of the furthest of them; None for a judgement of its own.
     """
 
     paused: Switch | None = None

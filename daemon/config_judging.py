@@ -233,7 +233,7 @@ class Limits(JobLimits):
         "prunes",
         ge=0,
     )
-    never_last_of_group: Flag = key("policies never end the last live run of a group", True)
+    never_last_of_group: Flag = key("policies end no run of a group of which no other has finished or goes on", True)
     min_peer_progress: Number = key(
         "a run is not ended for what its peers reached before it has come this share of the furthest one's way", 0.0, ge=0, le=1
     )

@@ -153,7 +153,9 @@ def group(goal, **values):
 @pytest.mark.parametrize("goal", ["min", "max"])
 def test_what_was_saved_and_what_it_cost(goal):
     rules = [Rule(Patience(patience=2), None, "act")]
-    out = Replay(lambda record: rules, Gates()).run(group(goal, good=[5, 4, 4, 4, 1, 1], bad=[9, 9, 9, 9, 9, 9]))
+    out = Replay(lambda record: rules, Gates(never_last_of_group=False)).run(
+        group(goal, good=[5, 4, 4, 4, 1, 1], bad=[9, 9, 9, 9, 9, 9])
+    )
     assert [(one.steps, one.steps_run) for one in out] == [(6, 4), (6, 3)]
     assert loss(out) == pytest.approx(3.0)
     assert best_cut(out)
@@ -162,6 +164,16 @@ def test_what_was_saved_and_what_it_cost(goal):
     assert (line["runs"], line["groups"], line["decisions"]) == (2, 1, 2)
     assert line["groups_losing_more_than_1_percent"] == 1.0
     assert line["loss_of_best"]["p50"] == pytest.approx(3.0)
+
+
+def test_the_last_run_of_a_group_is_not_ended_before_another_has_finished():
+    rules = [Rule(Patience(patience=2), None, "act")]
+    one, other = Replay(lambda record: rules, Gates()).run(group("min", one=[5.0] * 3, other=[5.0] * 9))
+    assert (one.stopped is None, other.steps_run) == (False, 9), "one was pruned"
+    one, other = Replay(lambda record: rules, Gates()).run(group("min", one=[5, 4, 3], other=[5.0] * 9))
+    assert (one.stopped, other.steps_run) == (None, 3), "one goes on"
+    one, other = Replay(lambda record: rules, Gates()).run(group("min", one=[5, 4, 3], other=[5, 4, 3, 2, 1, 1, 1, 1]))
+    assert (one.stopped, other.steps_run) == (None, 7), "one has finished"
 
 
 def test_a_group_without_one_number_counts_as_nothing_lost():

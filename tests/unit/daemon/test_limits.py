@@ -193,7 +193,7 @@ def test_attempts_that_go_to_another_daemon_take_their_prunes_along(tmp_path):
     bodies, _ = world.judge.changes(list(world.judge.attempts))
     world.judge.drop(0)
     groups = world.judge._docket.groups
-    assert (groups._of, groups._live, groups._prunes) == ({}, {}, {})
+    assert (groups._of, groups._left, groups._prunes) == ({}, {}, {})
     world.judge.take(0, {name: (body, {}) for name, body in bodies.items()}, b"")
     assert told(world.stuck("b")) == [("b", "refused", limit(1, "group g"))]
 
