@@ -79,7 +79,7 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
 
 class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a job says of itself when an attempt begins; `pid_started` is in clock ticks since boot (proc(5), field 22), `lr`
-    what it has in force from the attempt that it goes on from."""
+    what it has in force from the attempt that it goes on from, `source` what tells of it where that is not the SDK."""
 
     host: str = ""
     user: str = ""
@@ -101,6 +101,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     keeps_best: bool = False
     script: str = ""
     sdk: str = ""
+    source: str = ""
     lr: LrIntent | None = None
 
 

@@ -17,10 +17,10 @@ from ..consumers.aliases import listed_twice
 from ..core.errors import ConfigError
 from .config_acting import Missing, missing_in
 from .config_errors import ConfigProblems, Path, Problem
-from .config_explain import place_of, problems_of
 from .config_fill import Filling, fill, override
 from .config_judging import BusRules, Decisions, EarlyStopping, Limits, Metrics, Policies, StoreRules
 from .config_kafka import anchor, refused_options
+from .config_messages import place_of, problems_of
 from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
 from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
 from .config_types import Section, SeriesName, Several, key, part, wrong

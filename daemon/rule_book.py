@@ -75,6 +75,10 @@ class RuleBook:
         stated = stated_within(entry, record)
         if stated.refused:
             self._tell(record, stated.refused)
+        return self.scope(entry, stated)
+
+    def scope(self, entry: Entry, stated: Stated) -> Scope:
+        """What an entry and a job's own words come to."""
         monitor = stated.monitor or entry.monitor
         if entry.mode == "off":
             return Scope((), monitor, aliases=self.aliases, why_none=f"{entry.name} says mode: off")

@@ -97,7 +97,7 @@ def unfit(match: Match, record: RunRecord) -> str | None:
 
 def source_of(record: RunRecord) -> str:
     """What tells of the run: the SDK, a collector by its name, or nothing that is known."""
-    return SOURCE if record.said.sdk else ""
+    return record.said.source or (SOURCE if record.said.sdk else "")
 
 
 def _fits(value: str | None, globs: Sequence[str]) -> bool:

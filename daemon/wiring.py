@@ -32,7 +32,9 @@ from .dead_letters import DeadLetters
 from .edge import Edge, EdgeSettings
 from .edge_line import Peer
 from .edge_streams import StreamLimits
+from .explain import Explanation
 from .ground import ground_of
+from .judged import judged
 from .lane import Lane
 from .notify import Notifier, kept
 from .rule_book import RuleBook, wrong_policies
@@ -201,12 +203,14 @@ class Host:
     # -- queries ---------------------------------------------------------------------------------------------------
 
     def answer(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
-        """What the socket's clients ask: status, runs, request, switch, switches, dead_letters."""
+        """What the socket's clients ask: status, runs, explain, request, switch, switches, dead_letters."""
         match query.get("query"):
             case "status":
                 return self.status()
             case "runs":
                 return {"runs": self.live_runs()}
+            case "explain":
+                return {"explanation": self.explain(str(query.get("run", "")))}
             case "request":
                 return self.request(query, peer)
             case "switch":
@@ -216,7 +220,7 @@ class Host:
             case "dead_letters":
                 return self.letters.answer(query, peer)
         raise UsageError(
-            f"unknown query {query.get('query')!r}", "it answers status, runs, request, switch, switches, dead_letters"
+            f"unknown query {query.get('query')!r}", "it answers status, runs, explain, request, switch, switches, dead_letters"
         )
 
     def status(self) -> dict[str, Any]:
@@ -280,14 +284,13 @@ class Host:
                 key: {"step": last.step, "value": spell(last.value), "time": last.time, "points": last.count}
                 for key, last in list(one.series.items())
             }
-            judged = one.monitor in series
+            by, not_because = judged(one)
             rows.append({
                 "run": record.run, "attempt": name, "group": record.group, "state": record.state, "series": series,
                 "last_metric": max((last["time"] for last in series.values()), default=None),
                 "control": self._control(one, name in here),
                 "concurrent": not record.over and live[record.run] > 1,
-                "judged_by": f"{one.monitor} {one.goal}" if judged else None,
-                "not_judged": None if judged else _why_not(one, series),
+                "judged_by": by, "not_judged": not_because,
             })  # fmt: skip
         return rows
 
@@ -296,6 +299,15 @@ class Host:
         if record.over:
             return "none"
         return self.desk.control(attempt.partition, record.run) or (record.said.mode if here else "waiting")
+
+    def explain(self, run: str) -> dict[str, Any] | None:
+        """Who says what about a run that the judge knows, by the configuration in force; None for another."""
+        attempt = self.judge.current(run)
+        if attempt is None:
+            return None
+        by, not_because = judged(attempt)
+        told = Explanation(self.loaded, attempt.standing.record, tuple(attempt.series)).plain()
+        return told | {"judged_by": by, "not_judged": not_because}
 
     def request(self, query: dict[str, Any], peer: Peer) -> dict[str, Any]:
         """A person's decision, put onto the log as a Request if this person may decide about that run."""
@@ -349,10 +361,3 @@ def _store_place(place: Place, config: Config, clock: Clock) -> StorePlace:
 def _keep(config: Config) -> StoreRetention:
     days = config.store.retention_days
     return StoreRetention(age_s=None if days is None else days * DAY_S)
-
-
-def _why_not(attempt: Any, series: Mapping[str, Any]) -> str:
-    if attempt.standing.record.over:
-        return f"the attempt is over ({attempt.standing.record.state})"
-    seen = ", ".join(sorted(series)[:5]) or "no series yet"
-    return f"no point of {attempt.monitor} yet; it logs {seen}"

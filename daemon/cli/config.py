@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from ...core.errors import UsageError
+from .options import ConfigFile, DataDir, given, place, store
+
 if TYPE_CHECKING:
     from ...core.errors import ConfigError
     from ..config import Loaded
@@ -85,6 +88,39 @@ def show(file: File = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(said, ensure_ascii=False))
         return
     for line in lines(masked(loaded.config), loaded.places):
+        typer.echo(line)
+
+
+@commands.command(epilog="Example: smart-tuner config explain my-run")
+def explain(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run, live or stored; without it one that the options describe.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The name of a run that is not there yet.")] = None,
+    user: Annotated[str, typer.Option(metavar="USER", help="Its user.")] = "",
+    group: Annotated[str | None, typer.Option(metavar="GROUP", help="Its group.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="One of its tags; may be repeated.")] = None,
+    source: Annotated[str, typer.Option(metavar="SOURCE", help="What tells of it.")] = "sdk",
+    config: ConfigFile = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Says which entry of watch holds for a run, and which line each key comes from. Of a live run the daemon says it."""
+    from ..explain import lines
+    from .explaining import imagined, known
+
+    file = config or given(context).config
+    if run is not None and name is None:
+        told = known(place(context, data_dir), store(context, data_dir), run, lambda: _load(str(file) if file else None, as_json))
+    elif name is not None and run is None:
+        told = imagined(_load(str(file) if file else None, as_json), name, user, group, tag or [], source)
+    else:
+        raise UsageError("which run?", "give the name of a run, or describe one: --name NAME --user USER --tag K=V")
+    if as_json:
+        typer.echo(json.dumps(told, ensure_ascii=False))
+        return
+    for line in lines(told):
         typer.echo(line)
 
 

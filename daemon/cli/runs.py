@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...bus.places import Place
-from ...core.errors import Unavailable
-from .options import DataDir, Json, place, store
+from ...core.errors import ConfigError, Unavailable
+from .options import DataDir, Json, given, place, store
 from .stored import known_run
+
+if TYPE_CHECKING:
+    from ..rule_book import RuleBook
 
 HEAD = ("run", "attempt", "state", "last point", "judged by", "control", "user", "started")
 LOOK_S = 1.0
@@ -36,9 +40,9 @@ def register(app: typer.Typer) -> None:
         if run is not None:
             known_run(folder, run)
         if watch and not as_json and sys.stdout.isatty():
-            follow(here, folder, run)
+            follow(here, folder, run, Book(given(context).config))
             return
-        rows = gather(here, folder, run)
+        rows = gather(here, folder, run, Book(given(context).config))
         if as_json:
             for row in rows:
                 print(json.dumps(row))
@@ -51,7 +55,42 @@ def register(app: typer.Typer) -> None:
             print("    hint: two lines in a training attach it, see docs/sdk.md", file=sys.stderr)
 
 
-def gather(here: Place, folder: Path | str, run: str | None) -> list[dict[str, Any]]:
+class Book:
+    """What the configuration says of runs that no daemon knows any more; read when it is first asked for."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = config
+        self._rules: RuleBook | None = None
+
+    def judged(self, row: dict[str, Any], series: dict[str, Any]) -> dict[str, str | None]:
+        """By what a run was judged; where its own word does not tell, by what the configuration says now."""
+        monitor = row.get("monitor")
+        if monitor in series:
+            return {"judged_by": f"{monitor} {row.get('goal') or 'min'}", "not_judged": None}
+        if row["state"] == "running":
+            return {"judged_by": None, "not_judged": "no daemon serves it"}
+        from ..judged import by_names
+        from ..rule_book import stated_within
+        from .explaining import record_of
+
+        try:
+            book, record = self._read(), record_of(row)
+        except ConfigError:
+            return {"judged_by": None, "not_judged": "its judged series is not known: the configuration is broken"}
+        entry = book.entry_of(record)
+        by, not_because = by_names(book.scope(entry, stated_within(entry, record)), tuple(series))
+        return {"judged_by": by, "not_judged": not_because}
+
+    def _read(self) -> RuleBook:
+        if self._rules is None:
+            from ..config import load
+            from ..rule_book import RuleBook
+
+            self._rules = RuleBook(load(self._config, os.environ).config)
+        return self._rules
+
+
+def gather(here: Place, folder: Path | str, run: str | None, book: Book) -> list[dict[str, Any]]:
     """The stored rows, with what a daemon that listens knows of the live ones; without one from the files alone."""
     from ...consumers.reading import last_points, rfc3339_of, run_rows
 
@@ -66,23 +105,12 @@ def gather(here: Place, folder: Path | str, run: str | None) -> list[dict[str, A
         known = live.get(row["attempt"])
         if known is None:
             series = points.get(row["attempt"], {})
-            row |= {"control": "none", "series": series, **_judged(row, series), "concurrent": False}
+            row |= {"control": "none", "series": series, **book.judged(row, series), "concurrent": False}
         else:
             series = {name: {**last, "time": rfc3339_of(last["time"])} for name, last in known["series"].items()}
             row |= {name: known[name] for name in ("control", "judged_by", "not_judged", "concurrent")} | {"series": series}
         row["last_metric"] = max((last["time"] for last in row["series"].values()), default=None)
     return rows
-
-
-def _judged(row: dict[str, Any], series: dict[str, Any]) -> dict[str, str | None]:
-    """By what a run was judged that no daemon knows any more."""
-    monitor = row.get("monitor")
-    if monitor in series:
-        return {"judged_by": f"{monitor} {row.get('goal') or 'min'}", "not_judged": None}
-    return {
-        "judged_by": None,
-        "not_judged": "no daemon serves it" if row["state"] == "running" else "its judged series is not known",
-    }
 
 
 def _ask(here: Place) -> list[dict[str, Any]]:
@@ -127,7 +155,7 @@ def _last(row: dict[str, Any]) -> str:
     return f"{name} {float(series[name]['value']):.5g} at {series[name]['step']}"
 
 
-def follow(here: Place, folder: Path | str, run: str | None) -> None:
+def follow(here: Place, folder: Path | str, run: str | None, book: Book) -> None:
     """A table that is drawn again each second; Ctrl-C ends it."""
     from rich.live import Live
     from rich.table import Table
@@ -135,7 +163,7 @@ def follow(here: Place, folder: Path | str, run: str | None) -> None:
 
     def draw() -> Table:
         table = Table(*HEAD)
-        for row in gather(here, folder, run):
+        for row in gather(here, folder, run, book):
             table.add_row(*(Text(cell) for cell in line(row)))
         return table
 
