@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..consumers.attempt import Attempt
 from ..consumers.scope import Scope
+from ..core.silence import JudgesSilence
 
 MOST_NAMED = 5
 STANDING_STILL = 3
@@ -36,7 +37,10 @@ def by_names(scope: Scope, logged: Collection[str], chosen: dict[str, str] | Non
     """What holds where these series were logged; `chosen` says under which name one that was wanted was found."""
     if not scope.rules:
         return Judged(None, scope.why_none or "no policy is there for it")
-    wanted = list(dict.fromkeys(rule.series or scope.monitor for rule in scope.rules))
+    pointed = [rule for rule in scope.rules if not isinstance(rule.policy, JudgesSilence)]
+    if not pointed:
+        return Judged(None, f"only {scope.rules[0].policy.name} watches it")
+    wanted = list(dict.fromkeys(rule.series or scope.monitor for rule in pointed))
     for name in sorted(wanted, key=lambda one: one != scope.monitor):
         series = (chosen or {}).get(name) or scope.aliases.find(name, logged)
         if series in logged:

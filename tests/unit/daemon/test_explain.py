@@ -191,7 +191,9 @@ def attempt(tmp_path, text, points, **said):
             None,
             "the step of val_loss has not advanced past 0 in 4 points: log it with step=",
         ),
-        ("policies: {quality_gate: act}\nearly_stopping: {quality_gates: {min_x: 1}}", {"x": [1]}, {}, "x min", None),
+        ("policies: {divergence: off}", {"val_loss": [1]}, {}, None, "only stall watches it"),
+        ("policies: {quality_gate: act, divergence: off}\nearly_stopping: {quality_gates: {min_x: 1}}",
+            {"x": [1]}, {}, "x min", None),
     ],
 )  # fmt: skip
 def test_a_run_is_judged_by_a_series_or_it_is_said_why_not(tmp_path, text, points, said, by, why):
