@@ -114,6 +114,7 @@ def simulate(group: Group, policy: Policy, patience: int = 1_000_000) -> Outcome
         stop = stop or since[trial] >= patience
         if stop or i == len(group.steps[trial]) - 1:
             moment.state[trial], ended[trial] = "pruned" if stop else "finished", i
+            known.extend([best[trial]] * (rung + 1 - len(known)))
     finals = [own[-1] for own in group.best]
     seen = [own[end] for own, end in zip(group.best, ended, strict=True)]
     whole = min(finals)
@@ -171,9 +172,9 @@ def line(name: str, groups: Sequence[Group], outcomes: Sequence[Outcome]) -> str
     )
 
 
-HEAD = "| policy | saved | best cut | lose > 1 % | loss p95 / p99 | saved, by family | worst family loses |\n|---|---|---|---|---|---|---|"
+HEAD = "| policy | saved | best cut | lose > 1 % | loss p95 / p99 | saved, by family | worst family loses |\n" + "|---" * 7 + "|"
 GRID = list(itertools.product((3.5, 4.0, 4.5, 5.0, 5.5, 6.5), (0.15, 0.25, 0.35)))
-"""(horizon, credit) that the folds choose from."""
+"""(doublings, credit) that the folds choose from."""
 
 
 def choose(known: dict[tuple[float, float], list[Outcome]], keep: list[bool], most: float) -> tuple[float, float]:
@@ -188,9 +189,8 @@ def folds(groups: list[Group], most: float = 0.015) -> None:
     known = {at: [simulate(group, extrapolation(*at)) for group in groups] for at in GRID}
     for by in ("family", "submission"):
         held: list[Outcome | None] = [None] * len(groups)
-        print(
-            f"\nheld out by {by} (at most {most:.1%} of the other groups may lose)\n\n| {by} | groups | horizon, credit | saved | lose > 1 % |"
-        )
+        print(f"\nheld out by {by} (at most {most:.1%} of the other groups may lose)\n")
+        print(f"| {by} | groups | doublings, credit | saved | lose > 1 % |")
         print("|---|---|---|---|---|")
         for fold in sorted({getattr(group, by) for group in groups}):
             inside = [getattr(group, by) == fold for group in groups]

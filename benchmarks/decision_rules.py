@@ -39,7 +39,7 @@ def _same(seen: Moment) -> list[float]:
     return [seen.rungs[peer][seen.rung] for peer in seen.peers() if len(seen.rungs[peer]) > seen.rung]
 
 
-def median(after: int = 6, grace: float = 0.0, least: int = 2) -> Policy:
+def median(after: int = 8, grace: float = 0.0, least: int = 3) -> Policy:
     """Worse than the median of the peers at the same rung (`grace`: a share of the longest trial, which it "knows")."""
 
     def judge(seen: Moment) -> bool:
@@ -51,18 +51,17 @@ def median(after: int = 6, grace: float = 0.0, least: int = 2) -> Policy:
     return judge
 
 
-def halving(first: int = 8, factor: float = 2.0) -> Policy:
-    """Asynchronous: each time the steps have grown by `factor`, from `first` evaluations on, it must be in the top 1/factor."""
+def halving(factor: float = 2.0, after: int = 8) -> Policy:
+    """Not among the best 1/factor of those that came to the last milestone: step 1, factor, factor^2, ..."""
+    apart = 32 * math.log2(factor)
 
     def judge(seen: Moment) -> bool:
-        if seen.evaluations[seen.trial] < first:
+        if seen.evaluations[seen.trial] < after:
             return False
-        if seen.rung < seen.memory.get(seen.trial, 0) + 32 * math.log2(factor):
-            return False
-        seen.memory[seen.trial] = seen.rung
-        own = seen.own(seen.rung)
-        peers = _same(seen)
-        return bool(peers) and sum(peer < own for peer in peers) >= max(1, math.ceil((len(peers) + 1) / factor))
+        milestone = math.floor(math.floor((seen.rung + 1) / apart) * apart) - 1
+        own = seen.own(milestone)
+        came = [seen.rungs[peer][milestone] for peer in seen.peers() if len(seen.rungs[peer]) > milestone]
+        return sum(peer < own for peer in came) >= math.ceil((len(came) + 1) / factor)
 
     return judge
 
@@ -101,14 +100,14 @@ def deviations(width: float, grace: float, share: float = 0.0) -> Policy:
 
 
 def extrapolation(
-    horizon: float = 4.5,
+    doublings: float = 4.5,
     credit: float = 0.25,
     margin: float = 0.01,
-    after: int = 6,
+    after: int = 8,
     shrink: float = 0.5,
     windows: tuple[int, ...] = WINDOWS,
 ) -> Policy:
-    """Too many doublings of its steps away from being `margin` better than m peers: `horizon` / m ** `shrink` and more, at the
+    """Too many doublings of its steps away from being `margin` better than m peers: `doublings` / m ** `shrink` and more, at the
     best pace of its last quarter to three quarters of an octave against `credit` of theirs."""
 
     def judge(seen: Moment) -> bool:
@@ -128,7 +127,7 @@ def extrapolation(
             )
             away.append((own - theirs + margin * abs(theirs)) / catching if catching > 0 else math.inf)
         away.sort(reverse=True)
-        return any(far >= horizon / m**shrink for m, far in enumerate(away, 1))
+        return any(far >= doublings / m**shrink for m, far in enumerate(away, 1))
 
     return judge
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from ...core.ports import Policy
 from ...core.registry import Registry
 from .divergence import Divergence
+from .extrapolation import Extrapolation
+from .halving import Halving
 from .improvement import Improvement
+from .median import Median
 from .patience import Patience
 from .plateau import Plateau
 from .quality_gate import QualityGate
@@ -20,5 +23,8 @@ REGISTRY: Registry[Policy] = Registry(
         "quality_gate": QualityGate,
         "divergence": Divergence,
         "stall": Stall,
+        "extrapolation": Extrapolation,
+        "median": Median,
+        "halving": Halving,
     },
 )

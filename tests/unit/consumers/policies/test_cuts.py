@@ -57,6 +57,10 @@ OPTIONS = {
         }
     ),
     "stall": st.just({}),  # no point says anything of silence
+    # What they see of peers, and how it is cut, is in test_peers.py.
+    "extrapolation": st.fixed_dictionaries({"doublings": st.sampled_from([0.5, 4.5]), "after": st.integers(0, 9)}),
+    "median": st.fixed_dictionaries({"peers": st.integers(1, 3), "after": st.integers(0, 9)}),
+    "halving": st.fixed_dictionaries({"factor": st.sampled_from([2.0, 3.0]), "after": st.integers(0, 9)}),
 }
 
 

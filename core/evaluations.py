@@ -1,0 +1,34 @@
+"""How many points of a series there were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .window import Floats, Ints
+
+
+class EvaluationsMeasure:
+    """Column: count, of the points up to this one, over the whole attempt; a restore changes nothing."""
+
+    key = "evaluations()"
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+        count = np.arange(self._count + 1, self._count + 1 + len(values))
+        self._count = int(count[-1])
+        return {"count": count}
+
+    def new_segment(self) -> None:
+        """See the class."""
+
+    def dump(self) -> dict[str, Any]:
+        return {"count": self._count}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._count = state["count"]
