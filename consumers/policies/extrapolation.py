@@ -13,7 +13,7 @@ from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.rungs import OCTAVE
 from ...core.window import Columns, Evidence, Floats, Measure, Subject
-from .moments import moment, moments_mask, peer_measures, shown
+from ..moments import moment, moments_mask, peer_measures, shown
 from .options import number, whole
 
 SPANS = (8, 12, 16, 24)

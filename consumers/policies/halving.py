@@ -14,7 +14,7 @@ from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.rungs import OCTAVE, first_step
 from ...core.window import Columns, Evidence, Ints, Measure, Subject
-from .moments import moment, moments_mask, peer_measures, shown
+from ..moments import moment, moments_mask, peer_measures, shown
 from .options import number, whole
 
 

@@ -12,7 +12,7 @@ from ...core.measures import Mask
 from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.window import Columns, Evidence, Floats, Measure, Subject
-from .moments import moment, moments_mask, peer_measures, shown
+from ..moments import moment, moments_mask, peer_measures, shown
 from .options import evaluations, whole
 
 

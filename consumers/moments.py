@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...core.evaluations import EvaluationsMeasure
-from ...core.measures import Mask
-from ...core.peers import Peers
-from ...core.rungs import RungMeasure
-from ...core.window import Columns, Evidence, Measure, Subject
+from ..core.evaluations import EvaluationsMeasure
+from ..core.measures import Mask
+from ..core.peers import Peers
+from ..core.rungs import RungMeasure
+from ..core.window import Columns, Evidence, Measure, Subject
 
 EARLY = 0.05
 """Of the steps that a job said it would take (`total_steps`): nothing is compared before."""
