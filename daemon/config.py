@@ -21,6 +21,7 @@ from .config_fill import Filling, fill, override
 from .config_judging import BusRules, Decisions, EarlyStopping, Limits, Metrics, Policies, StoreRules
 from .config_kafka import anchor, refused_options
 from .config_messages import place_of, problems_of
+from .config_place import find
 from .config_seed import AlertChannels, CoreEngine, Optimization, Platforms, SearchSpace
 from .config_seed_job import AudioProcessing, Cicd, ExperimentTracking, Resources, Security
 from .config_types import Section, SeriesName, Several, key, part, wrong
@@ -29,7 +30,6 @@ from .config_yaml import Document, parse, read_text
 
 __all__ = ["Config", "ConfigProblems", "Loaded", "find", "load"]
 
-SYSTEM_FILE = "/etc/smart-tuner/config.yaml"
 NEPTUNE_CLOSED = "Neptune's hosted service closed on 2026-03-05: metrics stay local"
 
 
@@ -82,17 +82,6 @@ class Loaded:
     warnings: list[str] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     places: dict[Path, str] = field(default_factory=dict)
-
-
-def find(stated: str | pathlib.Path | None, environ: Mapping[str, str]) -> pathlib.Path | None:
-    """`stated`, else SMART_TUNER_CONFIG, else the person's file, else the system's; None where there is none of them."""
-    if stated is not None:
-        return pathlib.Path(stated)
-    if environ.get("SMART_TUNER_CONFIG"):
-        return pathlib.Path(environ["SMART_TUNER_CONFIG"])
-    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
-    candidates = [pathlib.Path(home) / "smart-tuner" / "config.yaml"] if home else []
-    return next((one for one in [*candidates, pathlib.Path(SYSTEM_FILE)] if one.is_file()), None)
 
 
 def load(path: str | pathlib.Path | None, environ: Mapping[str, str], strict: bool = False) -> Loaded:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from smarttuner.bus.kafka_commands import commands
+from smarttuner.bus.kafka_settings import KafkaSettings
 from smarttuner.core.errors import ConfigError
 from smarttuner.daemon.cli.main import run
 from smarttuner.daemon.config import load
@@ -160,3 +161,28 @@ def test_a_bus_that_is_not_kafka_has_nothing_to_check(tmp_path, capsys, monkeypa
     file.write_text("{}")
     assert run(["--config", str(file), "kafka", "check"]) == 2
     assert "the bus is local:, not Kafka" in capsys.readouterr().err
+
+
+def test_where_no_configuration_is_stated_the_command_goes_by_the_shipped_defaults_without_reading_one(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("SMART_TUNER_CONFIG", "SMART_TUNER_BUS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    loaded = load(None, {"XDG_CONFIG_HOME": str(tmp_path)})
+    assert loaded.path is None
+    assert settings_of(loaded.config.bus.kafka, "kafka://b:9092", loaded.config.bus.retention_s) == KafkaSettings("b:9092")
+
+    def printed():
+        assert run(["--bus", "kafka://b:9092", "kafka", "check", "--print"]) == 0
+        return capsys.readouterr().out
+
+    with monkeypatch.context() as without:
+        without.setattr("smarttuner.daemon.config.load", lambda *_: pytest.fail("read"))
+        shown = printed()
+    monkeypatch.setenv("SMART_TUNER__BUS__KAFKA__NAMESPACE", "other")
+    assert printed() == shown.replace("smart-tuner.default", "smart-tuner.other")
+    monkeypatch.delenv("SMART_TUNER__BUS__KAFKA__NAMESPACE")
+    (tmp_path / "smart-tuner").mkdir()
+    (tmp_path / "smart-tuner" / "config.yaml").write_text("bus: {kafka: {namespace: third}}")
+    assert printed() == shown.replace("smart-tuner.default", "smart-tuner.third")
