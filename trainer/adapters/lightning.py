@@ -13,6 +13,11 @@ from ..attach import attach
 from ..attachment import Attachment, described
 from ..parts import load_into
 
+try:
+    from lightning.pytorch.callbacks import WeightAveraging
+except ImportError:  # before 2.6
+    WeightAveraging = None
+
 
 class SmartTunerLogger(Logger):  # type: ignore[misc]  # a class of an optional extra: Any to mypy
     """What a Lightning module logs, as a run called `name`; `options` go to `attach`. Without the callback below the run is
@@ -73,8 +78,11 @@ class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optio
         self._run: Attachment | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The logger that was given to the Trainer, else one of our own beside the others."""
+        """The logger that was given to the Trainer, else one of our own beside the others. Weights are put back after an
+        average of this step's was taken, not before."""
         if stage == "fit":
+            if averaging(trainer):
+                trainer.callbacks = [*(one for one in trainer.callbacks if one is not self), self]
             given = [one for one in trainer.loggers if isinstance(one, SmartTunerLogger)]
             self.logger = given[0] if given else self._mine
             if not given:
@@ -87,7 +95,7 @@ class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optio
         monitor, goal = judged(trainer)
         self._run = self.logger.attach(
             optimizer=list(trainer.optimizers),
-            model=pl_module,
+            model=validated(trainer, pl_module),
             monitor=monitor,
             goal=goal,
             checkpoint=trainer.save_checkpoint,
@@ -127,9 +135,22 @@ def judged(trainer: Trainer) -> tuple[str | None, Any]:
     return None, None
 
 
+def validated(trainer: Trainer, module: LightningModule) -> Any:
+    """What to keep of the model: the module, and with it the average that stands in for it while Lightning validates."""
+    averages = [one._average_model for one in averaging(trainer) if one._average_model is not None]
+    return {"module": module, **{f"average {number}": one for number, one in enumerate(averages)}} if averages else module
+
+
+def averaging(trainer: Trainer) -> list[Any]:
+    """The callbacks that average weights (EMA): they swap the average in before a validation and out before it is logged."""
+    return [one for one in trainer.callbacks if WeightAveraging is not None and isinstance(one, WeightAveraging)]
+
+
 def _load(trainer: Trainer, module: LightningModule, path: str) -> None:
     """Weights and moments of a checkpoint; loops, schedules and learning rates go on from where the training is."""
     saved = trainer.strategy.load_checkpoint(path, weights_only=True)
     trainer.strategy.load_model_state_dict(saved)
+    for one in averaging(trainer):
+        one.on_load_checkpoint(trainer, module, saved)  # a checkpoint has the average in the module's place
     for optimizer, state in zip(trainer.optimizers, saved["optimizer_states"], strict=True):
         load_into(optimizer, state)

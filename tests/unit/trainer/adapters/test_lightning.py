@@ -48,9 +48,9 @@ class Orders(pl.Callback):
             self.host.order(action, action, **params)
 
 
-def train(folder, *callbacks, logger=False, epochs=3):
+def train(folder, *callbacks, logger=False, epochs=3, module=None):
     pl.seed_everything(3, verbose=False)
-    module = Module()
+    module = Module() if module is None else module
     data = torch.utils.data.TensorDataset(torch.randn(16, 4), torch.randn(16, 1))
     loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
     trainer = pl.Trainer(
@@ -98,6 +98,51 @@ def test_decisions_go_through_lightnings_own_doors(tmp_path, state, host_of):
     assert started.started.config == {"width": 4}
     assert ended.state == "pruned"
     assert {"train_loss", "val_loss", "lr", "lr_effective"} <= {row[0] for row in host.points}
+
+
+class Averaged(Module):
+    """Notes what is validated: values, and the weights that were in the module's place."""
+
+    def on_validation_epoch_start(self):
+        self.seen = [*getattr(self, "seen", ()), (on_cpu(self.state_dict()), self.trainer.sanity_checking)]
+
+    def validated(self):
+        return [weights for weights, sanity in self.seen if not sanity]
+
+
+@pytest.mark.parametrize("ours", ["first", "last"])
+def test_of_averaged_weights_what_was_validated_is_what_comes_back_and_ends_the_training(ours, tmp_path, state, host_of):
+    average = pl.callbacks.EMAWeightAveraging(decay=0.5)
+    steering = SmartTunerCallback("r", monitor="val_loss", goal="max")  # so that the best is not the last
+    orders = Orders(steering, host_of, {17: [("prune", {"restore": "best"})]})
+    callbacks = [steering, orders, average] if ours == "first" else [average, orders, steering]
+    _, module = train(tmp_path, *callbacks, epochs=9, module=Averaged())
+    host = orders.host.read()
+    losses = [value for name, _, value in host.points if name == "val_loss"]
+    steps = [step for name, step, _ in host.points if name == "val_loss"]
+    best = losses[:4].index(max(losses[:4]))
+    (ack,) = host.acks
+    assert (ack.status, ack.after) == ("applied", {"restored": steps[best]}), ack.reason
+    assert best < 3
+    kept, reached = module.validated()[best], module.state_dict()
+    assert all(torch.equal(kept[name], reached[name]) for name in kept)
+
+
+def test_a_restored_checkpoint_brings_weights_and_average_back_each_to_its_own_place(tmp_path, state, host_of):
+    average, seen = pl.callbacks.EMAWeightAveraging(decay=0.5), {}
+
+    class Noting(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            seen[trainer.global_step] = on_cpu({"module": module.state_dict(), **average._average_model.state_dict()})
+
+    steering = SmartTunerCallback("r")
+    orders = Orders(steering, host_of, {2: [("checkpoint", {})], 6: [("restore", {"to": "last"})]})
+    train(tmp_path, average, Noting(), orders, steering)
+    assert {ack.status for ack in orders.host.read().acks} == {"applied"}
+    saved, restored = seen[3], seen[7]
+    assert all(torch.equal(saved[name], restored[name]) for name in saved if name != "module")
+    assert all(torch.equal(saved["module"][name], restored["module"][name]) for name in saved["module"])
+    assert not torch.equal(saved["module"]["line.weight"], saved["module.line.weight"])
 
 
 def test_an_exception_ends_the_run_as_failed(tmp_path, state, host_of):
