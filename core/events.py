@@ -79,7 +79,9 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
 
 class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a job says of itself when an attempt begins; `pid_started` is in clock ticks since boot (proc(5), field 22), `lr`
-    what it has in force from the attempt that it goes on from, `source` what tells of it where that is not the SDK."""
+    what it has in force from the attempt that it goes on from, `source` what tells of it where that is not the SDK, `groups` how
+    each optimizer's parameter groups are called, in order: empty where a group has its number only, and left out where all
+    have."""
 
     host: str = ""
     user: str = ""
@@ -103,6 +105,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     sdk: str = ""
     source: str = ""
     lr: LrIntent | None = None
+    groups: dict[str, list[str]] = {}
 
 
 class RunEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="run"):

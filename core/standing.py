@@ -72,6 +72,17 @@ class Standing:
         """Whether a prune waits for the job's answer."""
         return any(one.action == "prune" for one in self.pending.values())
 
+    def group_of(self, optimizer: str | None, said: str) -> str:
+        """The one name by which the rate of a parameter group is known: a number becomes the name that the job gave to the
+        group of that number, where this is no other group's."""
+        if not said.isdecimal():
+            return said
+        named = [names for key, names in self.record.said.groups.items() if optimizer in (None, key)]
+        found = {names[int(said)] for names in named if int(said) < len(names)}
+        name = next(iter(found)) if len(found) == 1 else ""
+        of_it = {number for names in named for number, one in enumerate(names) if one == name}
+        return name if name and not name.isdecimal() and of_it == {int(said)} else said
+
     def inherited(self, parent: Standing | None) -> tuple[str, dict[str, Any]] | None:
         """The change (action, params) that brings the attempt to the learning rate that its parent ended with; None where
         there is none to bring. What the job has put in force itself, from its own journal, needs no change."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -134,6 +135,8 @@ def resolve_lr(decision: Decision, standing: Standing) -> Decision:
     """The change as desired state, resolved from the last applied intent; a person's supersedes what is pending."""
     base = standing.intent
     inherited = decision.policy == INHERITED
+    if not inherited:
+        decision = msgspec.structs.replace(decision, params=_with_one_name_a_group(decision.params, standing))
     wanted = msgspec.convert(decision.params["intent"], LrIntent) if inherited else _changed(base, decision)
     waiting = standing.pending_lr()
     before = base.revision if waiting is None else int(waiting.params["intent"]["revision"])
@@ -161,6 +164,17 @@ def _changed(base: LrIntent, decision: Decision) -> LrIntent:
     if decision.action != "release-lr" and not all(0 < rate <= LARGEST_LR for rate in rates):
         raise ValueError(f"{decision.action} leaves no number above 0 and up to {LARGEST_LR:g}")
     return changed
+
+
+def _with_one_name_a_group(params: dict[str, Any], standing: Standing) -> dict[str, Any]:
+    """So that what is said of group 0 and of the group called body, which it is, is said of one."""
+    groups = params.get("groups", params.get("group"))
+    if groups is None:
+        return params
+    optimizer = _name("optimizer", params.get("optimizer"))
+    called = [_name("group", one) or "" for one in (groups if isinstance(groups, list) else [groups])]
+    one_name = list(dict.fromkeys(standing.group_of(optimizer, one) for one in called))
+    return {name: value for name, value in params.items() if name not in ("group", "groups")} | {"groups": one_name}
 
 
 def _number(what: str, said: object, least: float | None = None) -> float:

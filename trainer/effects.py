@@ -83,12 +83,12 @@ class Effects:
             raise Forbidden("a newer attachment steers this optimizer")
         if not any(one.steerable for one in self.steerings):
             raise Forbidden("the optimizer has no learning rate of its own (lr is None)")
-        self._check_target(order)
+        self._check_target(order, intent)
         before = told(self.steerings)
         self.want(intent, floor)
         return Change(before, told(self.steerings))
 
-    def _check_target(self, order: Order) -> None:
+    def _check_target(self, order: Order, intent: LrIntent) -> None:
         """What is named exists, and one value for everything takes the place of one value."""
         params = order.params
         optimizer, groups = params.get("optimizer"), params.get("groups", params.get("group"))
@@ -96,9 +96,12 @@ class Effects:
         if optimizer is not None and str(optimizer) not in named:
             raise Forbidden(f"no optimizer is called {optimizer}", "there are: " + ", ".join(named))
         there = set().union(*named.values()) if optimizer is None else named[str(optimizer)]
-        for group in groups if isinstance(groups, list) else [] if groups is None else [groups]:
-            if str(group) not in there:
-                raise Forbidden(f"no parameter group is called {group}", "there are: " + ", ".join(sorted(there)))
+        targets = {str(group) for group in (groups if isinstance(groups, list) else [] if groups is None else [groups])}
+        if unknown := targets - there:
+            raise Forbidden(f"no parameter group is called {min(unknown)}", "there are: " + ", ".join(sorted(there)))
+        for one in self.steerings:
+            used = {part.group for part in intent.parts if part.optimizer in (None, one.name)}
+            _check_names(one, used | (targets if optimizer in (None, one.name) else set()))
         if order.action == "set-lr" and optimizer is None and groups is None and not params.get("inherited"):
             rates = sorted({rate for one in self.steerings for rate in one.own()})
             if len(rates) > 1:
@@ -155,6 +158,16 @@ class Effects:
                     note = f"weights not restored: {str(error).splitlines()[0]}"
         self.stop(order.reason or f"decision {order.id}")
         return Change(None, after, note)
+
+
+def _check_names(steering: Steering, used: set[str | None]) -> None:
+    """A rate that is kept under two names of one group would change under one and stand under the other. A daemon knows the
+    names of the groups that were given to attach, and uses one each."""
+    for number, *name in steering.names():
+        if name and number != name[0] and used.issuperset((number, *name)):
+            raise Forbidden(
+                f"group {name[0]} is group {number}: its rate is kept under one of them", "use the other, or release-lr all"
+            )
 
 
 def told(steerings: Sequence[Steering]) -> Any:

@@ -9,7 +9,11 @@ from .abilities import sharded
 from .checkpoints import Parts
 from .cycle import steerings_of
 from .effects import Effects
+from .lr import Steering
 from .step_hooks import HOOKS
+
+MOST_GROUPS = 256
+LONGEST_NAME = 64
 
 
 class Late:
@@ -35,3 +39,10 @@ class Late:
                 HOOKS.add(one)
         if given["model"] is not None:
             self._effects.keep_best.take(None if sharded(given["model"]) else given["model"])
+
+
+def group_names(steerings: Sequence[Steering]) -> dict[str, list[str]]:
+    """How the parameter groups of each optimizer are called, in order; empty where none of them has a name of its own."""
+    called = {one.name: [names[1] if len(names) > 1 else "" for names in one.names()] for one in steerings}
+    names = [name for each in called.values() for name in each]
+    return called if any(names) and len(names) <= MOST_GROUPS and max(map(len, names)) <= LONGEST_NAME else {}

@@ -32,7 +32,7 @@ from .gathering import follow, lead, next_table
 from .hidden import sweep_hidden
 from .journal import Journal, close_owed, last_attempt, last_intent, pruned_before, sweep
 from .keep_best import KeepBest
-from .late import Late
+from .late import Late, group_names
 from .leading import Leading
 from .step_hooks import HOOKS
 from .terms import Terms
@@ -118,7 +118,7 @@ def _line(
     control = Control(spool, journal, effects, (terms.mode, terms.allow), clock, voice, terms.on_decision, leading)
     parent = _parent(terms, checkpoints)
     inherited = _inherit(terms, parent, effects, journal, voice)
-    _say_started(terms, spool, parent, inherited, bool(keep_best.series), voice, clock)
+    _say_started(terms, spool, parent, inherited, effects, voice, clock)
     bell, trouble = _bell(terms, spool, clock, voice)
     return Line(spool, journal if isinstance(journal, Journal) else None, bell, control, keep_best, steerings), trouble
 
@@ -145,7 +145,7 @@ def _inherit(terms: Terms, parent: str | None, effects: Effects, journal: Journa
 
 
 def _say_started(
-    terms: Terms, spool: Spool, parent: str | None, lr: LrIntent | None, keeps: bool, voice: Voice, clock: Clock
+    terms: Terms, spool: Spool, parent: str | None, lr: LrIntent | None, effects: Effects, voice: Voice, clock: Clock
 ) -> None:
     uid = os.getuid()
     started = Started(
@@ -167,9 +167,10 @@ def _say_started(
         policies=terms.policies,
         tags=terms.tags,
         config=terms.config,
-        keeps_best=keeps,
+        keeps_best=bool(effects.keep_best.series),
         script=terms.script,
         sdk=SDK,
+        groups=group_names(effects.steerings),
     )
     told = RunEvent(terms.run, terms.attempt, "started", clock.now(), spool.take_position(), terms.group, started=started)
     if len(body := encode(told)) > MOST_SAID_BYTES:

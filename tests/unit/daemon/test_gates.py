@@ -168,3 +168,34 @@ def test_more_parts_than_a_page_holds_are_refused():
         stands.intent = msgspec.convert(one.params["intent"], LrIntent)
     one = passed(decision("scale-lr", {"factor": 0.5, "group": 12}, by="ann"), stands)
     assert "release some first" in one.refused_by
+
+
+NAMED = {"groups": {"0": ["body", "head", ""]}}
+
+
+@pytest.mark.parametrize("ways", [("0", "body"), ("body", "0"), (0, "body"), ("0", 0)])
+def test_a_group_said_by_number_and_by_name_is_one(ways):
+    stands, first, second = standing(**NAMED), *ways
+    stands.intent = msgspec.convert(
+        passed(decision("set-lr", {"value": 0.1, "group": first}, by="ann"), stands).params["intent"], LrIntent
+    )
+    half = passed(decision("scale-lr", {"factor": 0.5, "groups": [second, first]}, by="ann"), stands)
+    assert half.params["groups"] == ["body"]
+    stands.intent = msgspec.convert(half.params["intent"], LrIntent)
+    assert stands.intent.rate("0", "0", "body").hold == 0.05
+    assert len(stands.intent.parts) == 1
+    freed = passed(decision("release-lr", {"group": second}, by="ann"), stands)
+    assert msgspec.convert(freed.params["intent"], LrIntent).unchanged
+
+
+def test_a_number_stays_one_where_no_name_means_the_same():
+    several = {"groups": {"g": ["body", "head"], "d": ["head", "body", "1"]}}
+    for said_of, optimizer, group, called in (
+        (NAMED, None, "2", "2"),  # it has no name
+        (NAMED, None, "7", "7"),
+        (several, None, "0", "0"),  # two names
+        (several, "g", "0", "body"),
+        (several, "d", "2", "2"),  # called by another's number
+        ({"groups": {"0": ["a", "a"]}}, None, "0", "0"),  # two groups
+    ):
+        assert standing(**said_of).group_of(optimizer, group) == called

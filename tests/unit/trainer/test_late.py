@@ -125,6 +125,22 @@ def test_what_is_no_optimizer_is_said_and_changes_nothing(attach, capsys):
     run.failures = 0
 
 
+def test_how_groups_are_called_is_told_and_one_under_two_names_is_refused(attach):
+    job, part = Job(), {"multiplier": 1.0, "hold": 0.01}
+    job.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "name": "head"})
+    run = attach(optimizer={"g": job.optimizer})
+    assert run.host.read().runs[0].started.groups == {"g": ["", "head"]}
+    orders = []
+    for number, (parts, group) in enumerate(((["1"], "1"), (["1", "head"], "head"), (["1"], "head"), (["head"], "head"))):
+        intent = {"multiplier": 1.0, "hold": None, "revision": number, "parts": [part | {"group": one} for one in parts]}
+        orders.append(run.host.order("set-lr", intent=intent, groups=[group]))
+        job.step()
+    answers = run.host.answers()
+    assert [answers[one][0] for one in orders] == ["applied", "refused", "refused", "applied"]
+    assert "group head is group 1: its rate is kept under one of them" in answers[orders[1]][1]
+    assert attach("other", optimizer=Job().optimizer).host.read().runs[0].started.groups == {}
+
+
 @pytest.mark.parametrize("how", ["disabled", "finished"])
 def test_a_run_that_is_not_there_takes_an_optimizer_and_does_nothing(how, attach):
     run = attach(mode="disabled" if how == "disabled" else "act")
