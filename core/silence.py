@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from .events import Decision, MetricChunk, decision_id
+from .watched import Watched as Watched
 from .window import Subject
 
 LONGEST = 3
@@ -89,41 +90,6 @@ def _last_position(chunk: MetricChunk) -> int:
         if one.steps:
             last = max(last, following if one.at is None else chunk.seq + one.at[-1])
     return last
-
-
-class Watched(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What whoever ships the attempt's metrics has seen of its process, in the details of a note.
-
-    `quiet_s`: so long it has watched without a break, and the process ran and gave nothing. `stopped` says by what the
-    process is kept from running ("" where it runs), `cpu` how many cores it uses (None: not known).
-    """
-
-    quiet_s: float
-    stopped: str = ""
-    pid: int = 0
-    host: str = ""
-    state: str = ""
-    cpu: float | None = None
-
-    @classmethod
-    def of(cls, details: Mapping[str, Any]) -> Watched | None:
-        """What the details of a note say, None where they say nothing of it."""
-        if "quiet_s" not in details:
-            return None
-        try:
-            return msgspec.convert(details, cls)
-        except msgspec.ValidationError:
-            return None
-
-    def told(self) -> str:
-        """As the end of a sentence.
-
-        >>> Watched(700.0, pid=4242, host="gpu7", state="sleeping", cpu=0.0).told()
-        'pid 4242 on gpu7 is alive, sleeping, uses no CPU'
-        """
-        where = f"pid {self.pid}{f' on {self.host}' if self.host else ''}" if self.pid else "its process"
-        load = "" if self.cpu is None else f", uses {'no CPU' if self.cpu < 0.01 else f'{self.cpu:.2g} CPU cores'}"
-        return f"{where} is alive{f', {self.state}' if self.state else ''}{load}"
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ from ..bus.process import pid_started
 from ..bus.spool_file import is_running, memory_folder, opened_spool, own, spool_paths
 from ..bus.spool_reader import SpoolReader, check_descriptor
 from ..bus.trail import FleetTrail, SharedLog, Trail, WholeTrail
+from ..bus.vigil import FIRST_S
 from ..core.errors import CorruptData, Forbidden, SmartTunerError, Unavailable
 from ..core.ports import Bus, Clock
 from .edge_control import Follower
+from .edge_limits import StreamLimits
 from .edge_line import Line, Listener, Packet, Peer, raise_descriptor_limit
 from .edge_queries import Answer, Queries
 from .edge_stream import PROCESS_GONE, Stream
-from .edge_streams import KEPT, Keeper, StreamLimits, Streams, Surroundings
+from .edge_streams import KEPT, Keeper, Streams, Surroundings
 from .edge_watch import Watch
 
 SCAN_S = 3.0
@@ -69,6 +71,8 @@ class EdgeSettings:
     """Descriptors that the keeper hands back, by name."""
     uid_of: Callable[[str], int | None] = lambda _attempt: None
     """The user of an attempt that this edge has not seen, where somebody knows."""
+    silence_s: float = FIRST_S
+    """From when on a silent job is told of."""
 
 
 def _plain_welcome(_: Peer, __: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,6 +193,7 @@ class Edge:
                 own_folders=self._own_folders,
                 keeper=self.settings.keeper,
                 uid_of=self.settings.uid_of,
+                silence_s=self.settings.silence_s,
             )
         )
 

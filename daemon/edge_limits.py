@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """Points a second of one run, and of all runs of one user; 0: no limit."""
+
+    points_per_s_run: float = 0.0
+    points_per_s_uid: float = 0.0
+
 
 class Allowance:
     """A bucket of `per_s` points that fills within a second; 0 means no limit. It may be overdrawn by one turn."""

@@ -9,6 +9,7 @@ from typing import Any
 from ..bus.delivery import Delivery
 from ..bus.shipper import Shipper
 from ..bus.spool_file import is_running
+from ..bus.vigil import Vigil
 from ..core.ports import Message
 from .edge_limits import Allowance
 from .edge_line import Line
@@ -35,6 +36,7 @@ class Stream(Delivery):
         self.arm_after = 0.0
         self.due: float | None = None
         self.behind = 0
+        self.vigil: Vigil | None = None
 
     def read(self, now: float) -> list[Message]:
         """The messages of one turn."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..bus.placements import Placements
@@ -14,12 +14,14 @@ from ..bus.shipper import Shipper, mark_name
 from ..bus.spool_file import is_running
 from ..bus.spool_layout import Truncated
 from ..bus.spool_reader import SpoolReader, check_descriptor
+from ..bus.vigil import FIRST_S
 from ..core.errors import CorruptData, Forbidden, Unavailable
 from ..core.events import encode
 from ..core.ports import METRICS, RUNS, Bus, Clock, Message
-from .edge_limits import Allowance
+from .edge_limits import Allowance, StreamLimits
 from .edge_line import Line
 from .edge_stream import HUNG_UP, PROCESS_GONE, Stream
+from .edge_vigils import Vigils
 from .edge_voice import Voice
 from .edge_watch import Watch
 
@@ -36,14 +38,6 @@ RETRY_S = 1.0
 PUBLISH_BYTES = 4 << 20
 MAX_UIDS = 10_000
 """Attempts whose user is remembered when they are over: the next attempt of the run may answer in their stead."""
-
-
-@dataclass(frozen=True)
-class StreamLimits:
-    """Points a second of one run, and of all runs of one user; 0: no limit."""
-
-    points_per_s_run: float = 0.0
-    points_per_s_uid: float = 0.0
 
 
 class Keeper(Protocol):
@@ -67,10 +61,11 @@ class Surroundings:
     watch: Watch
     placements: Placements
     counters: Counter[str]
-    limits: StreamLimits = StreamLimits()
+    limits: StreamLimits = field(default_factory=StreamLimits)
     own_folders: tuple[str, ...] = ()
     keeper: Keeper | None = None
     uid_of: Callable[[str], int | None] = lambda _attempt: None
+    silence_s: float = FIRST_S
 
 
 class Streams:
@@ -80,6 +75,7 @@ class Streams:
         self._around = around
         self._clock, self._counters, self._watch = around.clock, around.counters, around.watch
         self._voice = Voice(around.bus, around.clock, around.counters)
+        self._vigils = Vigils(around.bus, around.clock, around.counters, around.silence_s)
         self._streams: dict[str, Stream] = {}
         self._uids: OrderedDict[str, int] = OrderedDict()
         self._ready: dict[Stream, None] = {}
@@ -333,6 +329,7 @@ class Streams:
         if stream.reader.broken:
             return
         stream.behind = stream.reader.behind
+        self._vigils.look(stream, is_shipping=not self.trouble)
         if stream.behind and stream.due is None:
             self._ready[stream] = None
         dropped = stream.reader.dropped

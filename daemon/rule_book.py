@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..bus.vigil import FIRST_S
 from ..consumers.aliases import Aliases, merged
+from ..consumers.policies.stall import Stall
 from ..consumers.rules import Rule, combined, monitored_goal, rules_from_job
 from ..consumers.scope import Scope
 from ..core.errors import UsageError
@@ -85,6 +87,12 @@ class RuleBook:
         rules = [replace(rule, mode=strictest(rule.mode, entry.mode, entry.limit)) for rule in combined(entry.rules, stated.rules)]
         goal = stated.goal or entry.goal or monitored_goal(rules, None)
         return Scope(rules, monitor, goal, self.aliases, "" if rules else f"{entry.name} turns every policy off")
+
+    @property
+    def silence_s(self) -> float:
+        """From when on a silent job has to be told of, so that its rule hears of it in time."""
+        policies = [rule.policy for entry in self.entries for rule in entry.rules]
+        return min([FIRST_S, *(policy.min_silence_s / 2 for policy in policies if isinstance(policy, Stall))])
 
     def entry_of(self, record: RunRecord) -> Entry:
         """The first entry that fits."""

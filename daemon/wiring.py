@@ -30,8 +30,8 @@ from .config import Config, Loaded
 from .config_rules import gates
 from .dead_letters import DeadLetters
 from .edge import Edge, EdgeSettings
+from .edge_limits import StreamLimits
 from .edge_line import Peer
-from .edge_streams import StreamLimits
 from .explain import Explanation
 from .ground import ground_of
 from .judged import judged
@@ -127,7 +127,7 @@ class Host:
             ),
             Lane(self.notices, self.bus.connect, PlainStore(), self.clock, pause_s=SINK_PAUSE_S),
         ]
-        settings = self._settings(environ, keeper)
+        settings = replace(self._settings(environ, keeper), silence_s=rules.silence_s)
         self.edge = EdgeLane(lambda first: self._edge(settings if first else replace(settings, kept={})), self.clock)
         self.letters = DeadLetters(self.bus.connect, self.ground.letter_partitions, self.clock)
         ground = self.ground

@@ -23,6 +23,7 @@ from ..bus.shipper import Shipper, mark_name
 from ..bus.spool import Spool
 from ..bus.spool_file import disown, is_running, memory_folder, opened_spool, own, spool_paths
 from ..bus.spool_reader import SpoolReader
+from ..bus.vigil import Vigil, note
 from ..core.clock import Clock
 from ..core.errors import CorruptData, SmartTunerError, Unavailable
 from ..core.events import Claim, Decision, Notice, decode, encode, topic_key
@@ -77,6 +78,7 @@ class Shipping:
         self._thread = threading.Thread(target=self._run, name="smart-tuner-ship", daemon=True)
         self._released = threading.Event()
         self._page = -1
+        self._vigil = Vigil()
         _forget_in_children(self)
 
     def start(self) -> None:
@@ -199,6 +201,7 @@ class Shipping:
                 self._publish(log, bus, one, messages)
                 busy = True
             self._tell_drops(bus, one)
+            self._watch(bus, one)
             if one is not self._deliveries[0] and one.finished_reading:
                 self._end(bus, one)
         return busy
@@ -230,6 +233,15 @@ class Shipping:
             notice = Notice("points_dropped", text, self._clock.now(), run=one.run, attempt=one.attempt, group=one.shipper.group)
             bus.publish([Message(NOTICES, topic_key(one.run, one.shipper.group), encode(notice))])
             one.dropped = dropped
+
+    def _watch(self, bus: Bus, one: Delivery) -> None:
+        """Tells of a silence of our own job, as a daemon would. A process that is stopped, or keeps the interpreter's lock,
+        stops this thread, too."""
+        if one is self._deliveries[0]:
+            mark = None if one.reader.behind else one.reader.position
+            watched = self._vigil.look(mark, self._clock.monotonic(), os.getpid)
+            if watched is not None:
+                bus.publish([note(one, watched, self._clock.now())])
 
     def _rest(self, reader: SpoolReader) -> None:
         """Until the job rings, or a second; a spool that does not agree yet is looked at again soon."""

@@ -24,7 +24,7 @@ from smarttuner.core.errors import Forbidden, Unavailable, UsageError
 from smarttuner.core.ports import CONTROL, METRICS, NOTICES, RUNS, Message
 from smarttuner.daemon import edge_streams
 from smarttuner.daemon.edge import Edge, EdgeSettings
-from smarttuner.daemon.edge_streams import StreamLimits
+from smarttuner.daemon.edge_limits import StreamLimits
 
 PATIENCE_S = 20.0
 

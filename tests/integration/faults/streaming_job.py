@@ -4,7 +4,7 @@ FOLDER/count holds how many log() calls have returned, FOLDER/decisions and FOLD
 that was answered and each checkpoint that was made; FOLDER/end tells it to end. OPTIONS (JSON): pause_s between two calls;
 steps after which it ends by itself; runs: after a prune it begins again under the next name, NAME-0, NAME-1, …; descent:
 val_loss is logged at every fifth step and falls for so many evaluations, then it stands still; attach: what attach() is given;
-torch: an optimizer of torch steps before each call, so that there is a learning rate to change.
+it hangs while there is FOLDER/hang; torch: an optimizer of torch steps before each call, so there is a rate to change.
 """
 
 import json
@@ -62,6 +62,8 @@ def train(run_name):
         if "descent" in options and step % 5 == 0:
             run.log({"val_loss": max(1.0, 1.0 + options["descent"] - step // 5)}, step=step)
         time.sleep(pause_s)
+        while os.path.exists(os.path.join(folder, "hang")):
+            time.sleep(0.02)
     run.finish()
     note("runs", run=run_name, attempt=run.attempt, logged=step, pruned=run.should_stop, failures=run.failures)
     return run.should_stop

@@ -9,12 +9,14 @@ from smarttuner.bus.doorbell import Doorbell
 from smarttuner.bus.memory import MemoryLog
 from smarttuner.bus.spool import Spool
 from smarttuner.bus.spool_file import opened_spool, own
+from smarttuner.bus.vigil import Vigil
 from smarttuner.core.clock import SystemClock
 from smarttuner.core.errors import ConfigError, Unavailable
 from smarttuner.core.events import Claim, Decision, MetricChunk, RunEvent, decode, encode
 from smarttuner.core.ports import CONTROL, METRICS, NOTICES, RUNS, Message
 from smarttuner.daemon.edge import Edge, EdgeSettings
 from smarttuner.trainer import direct
+from smarttuner.trainer import shipping as shipping_module
 from smarttuner.trainer.direct import Direct
 from smarttuner.trainer.shipping import Route, Shipping
 from smarttuner.trainer.voice import Voice
@@ -133,6 +135,16 @@ def test_all_that_is_logged_arrives_in_order_and_frees_the_spool(job, broker):
     shipping.ring()
     until(lambda: job.spool.unread == 0)
     assert broker.points() == whole(5010)
+
+
+def test_a_job_that_ships_by_itself_tells_of_its_own_silence(job, broker, monkeypatch):
+    monkeypatch.setattr(shipping_module, "Vigil", lambda: Vigil(first_s=0.5))
+    job.ship()
+    job.log(0, 10)
+    until(lambda: [one for one in broker.on(RUNS) if one.event == "note"])
+    told = next(one for one in broker.on(RUNS) if one.event == "note")
+    assert (told.attempt, told.details["pid"], told.details.get("stopped")) == ("01A", os.getpid(), None)
+    assert told.details["quiet_s"] >= 0.5
 
 
 def test_a_broker_that_is_away_costs_nothing_and_a_torn_publish_is_said_again_in_order(job, broker):
