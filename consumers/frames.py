@@ -15,7 +15,7 @@ from ..core.events import Goal
 from .aliases import Aliases
 from .parquet_files import DECISIONS_SCHEMA, RUNS_SCHEMA
 from .point_columns import PointColumns
-from .reading import Attempts, listed, metric_points, stored_rows
+from .reading import JSON_COLUMNS, Attempts, listed, metric_points, stored_rows
 from .summaries import Named, Summary, summaries
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_runs(
     if wrong := {goal for goal in (goals or {}).values() if goal not in ("min", "max")}:
         raise UsageError(f"goals= has {wrong.pop()!r}", 'write goals={"accuracy": "max"}, or "min"')
     place = _place(data_dir)
-    frame = _parsed(stored_rows(place, "runs", RUNS_SCHEMA, run=listed(run)).to_pandas(), ("tags", "config"))
+    frame = _parsed(stored_rows(place, "runs", RUNS_SCHEMA, run=listed(run)).to_pandas())
     frame = frame.sort_values(["started", "attempt"], ignore_index=True)
     aliases = Aliases()
     said = zip(frame["attempt"], frame["monitor"], frame["goal"], strict=True)
@@ -103,10 +103,9 @@ def read_runs(
 
 def read_decisions(run: Names = None, data_dir: DataDir = None) -> pd.DataFrame:
     """A row a decision in the order in which they were made: the columns of `smart-tuner decisions --json`, times as
-    timestamps, `params`, `evidence`, `before` and `after` as Python values. `run` and `data_dir` as in read_metrics."""
+    timestamps, `params`, `evidence` and the like as Python values. `run` and `data_dir` as in read_metrics."""
     frame = stored_rows(_place(data_dir), "decisions", DECISIONS_SCHEMA, run=listed(run)).to_pandas()
-    frame = _parsed(frame, ("params", "evidence", "before", "after"))
-    return frame.sort_values(["time", "run", "attempt", "step", "id"], ignore_index=True, na_position="first")
+    return _parsed(frame).sort_values(["time", "run", "attempt", "step", "id"], ignore_index=True, na_position="first")
 
 
 def _place(data_dir: DataDir) -> str | os.PathLike[str]:
@@ -119,11 +118,11 @@ def _place(data_dir: DataDir) -> str | os.PathLike[str]:
     return folder if not url else url if "://" in url else folder / os.path.expanduser(url)
 
 
-def _parsed(frame: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+def _parsed(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its columns of JSON texts as what they say; None where nothing is said."""
     import pandas as pd
 
-    texts = {name: [_value(text) for text in frame[name]] for name in names}
+    texts = {name: [_value(text) for text in frame[name]] for name in frame if name in JSON_COLUMNS}
     return frame.assign(**{name: pd.Series(column, frame.index, object) for name, column in texts.items()})
 
 

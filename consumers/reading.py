@@ -25,7 +25,7 @@ from .point_columns import TEXTS, PointColumns
 from .store_url import read_each
 
 Attempts = Literal["current", "all"]
-_JSON = {"tags", "config", "params", "evidence", "before", "after"}
+JSON_COLUMNS = {"tags", "config", "params", "evidence", "before", "after"}
 
 
 def metric_table(
@@ -193,7 +193,7 @@ def plain_rows(table: pa.Table) -> Iterable[dict[str, Any]]:
     for row in rows_of(table):
         for name in times:
             row[name] = None if row[name] is None else rfc3339(row[name])
-        for name in _JSON & row.keys():
+        for name in JSON_COLUMNS & row.keys():
             row[name] = None if row[name] is None else msgspec.json.decode(row[name])
         for name in figures:
             row[name] = None if row[name] is None else spelled(row[name])
