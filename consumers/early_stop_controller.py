@@ -16,9 +16,12 @@ STRATEGIES = {
     "patience_based": "patience",
     "improvement_threshold": "improvement",
     "stall": "stall",
+    "extrapolation": "extrapolation",
+    "median": "median",
+    "halving": "halving",
 }
 """The strategies of the configuration and the policies that they are. What ends a run at one point tells it in this order."""
-SHIPPED = ("divergence", "stall")
+SHIPPED = ("divergence", "stall", "extrapolation")
 GATES: dict[str, tuple[str | None, str]] = {
     "min_alignment_score": ("alignment_score", "min"),
     "audio_quality_threshold": ("audio_quality_score", "min"),

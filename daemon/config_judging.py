@@ -22,7 +22,8 @@ from ..bus.kafka_address import servers_of
 from ..core.errors import ConfigError
 from ..core.events import Goal, Mode
 from .config_kafka import KafkaBus
-from .config_types import Flag, Named, Number, Seconds, Section, Several, Size, Text, Value, Whole, flag, key, part, unique, wrong
+from .config_strategies import Strategies
+from .config_types import Flag, Number, Seconds, Section, Several, Size, Text, Value, Whole, flag, key, part, unique, wrong
 
 SHORT_GATES: dict[str, tuple[str, dict[str, str]]] = {
     "max_acceptable_loss": ("max", {"goal": "min"}),
@@ -37,59 +38,6 @@ class Metrics(Section):
 
     primary: Text = key("the series that is judged where a job names none", "val_loss")
     secondary: Annotated[Several[Text], AfterValidator(unique)] = key("further series to show beside it", [])
-
-
-class PatienceBased(Section):
-    """End a run that does not improve any more."""
-
-    patience: Whole = key("points of the judged series without an improvement before the run is ended", 6, "points", ge=1)
-    min_delta: Number = key("what counts as an improvement", 0.001, "of the series", ge=0)
-    mode: Literal["min", "max"] = key("whether the judged series is better low (min) or high (max)", "min")
-    restore_best_weights: Flag = key("keep the best weights in the job and put them back at the end", True)
-
-
-class PlateauDetection(Section):
-    """Lower the learning rate on a plateau, as torch's ReduceLROnPlateau."""
-
-    factor: Number = key("what the learning rate is multiplied by", 0.5, gt=0, lt=1)
-    patience: Whole = key("points without an improvement that are let pass", 4, "points", ge=0)
-    threshold: Number = key("relative improvement that counts", 0.0001, "share of the best", ge=0, lt=1)
-    cooldown: Whole = key("points after a change in which nothing is counted", 2, "points", ge=0)
-
-
-class ImprovementThreshold(Section):
-    """End a run whose improvement over a window is too small."""
-
-    min_improvement_percent: Number = key("least improvement over the window", 0.5, "percent", ge=0)
-    evaluation_window: Whole = key("the window", 10, "points", ge=1, le=4096)
-
-
-class DivergenceRule(Section):
-    """End a run whose judged series left all reason."""
-
-    points: Whole = key("points in a row outside the band", 3, "points", ge=1, le=16)
-    width: Number = key("half of the band around the median", 6.0, "robust standard deviations", gt=0)
-    rise_percent: Number = key("how much worse than the median a point outside must be besides", 50.0, "percent", ge=0)
-    not_finite: Whole = key("NaN or infinite points in a row", 1, "points", ge=1)
-    then: Literal["prune", "alert"] = key("end the run, or tell", "prune")
-
-
-class StallRule(Section):
-    """Report a run that is alive and gives no metric any more."""
-
-    min_silence_s: Seconds = key("silence that every run is allowed", 600.0, "seconds", gt=0)
-    factor: Number = key("silence that is allowed besides: so many of the run's own usual longest gaps", 10.0, "gaps", ge=1)
-    then: Literal["alert", "prune"] = key("tell, or ask the job to end", "alert")
-
-
-class Strategies(Section):
-    """The strategies that a person named act; those not named observe."""
-
-    divergence: Named[DivergenceRule] = key("end a run whose series left all reason", None)
-    patience_based: Named[PatienceBased] = key("end a run that does not improve any more", None)
-    stall: Named[StallRule] = key("tell of a run that is alive and gives no metric any more", None)
-    plateau_detection: Named[PlateauDetection] = key("lower the learning rate on a plateau", None)
-    improvement_threshold: Named[ImprovementThreshold] = key("end a run whose improvement is too small", None)
 
 
 class Gate(Section):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from smarttuner.consumers.attempt import Attempt
 from smarttuner.consumers.judge import Judge
-from smarttuner.consumers.policies.table import decisions
+from smarttuner.consumers.policies.table import among, decisions
 from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, decode, encode
 from smarttuner.core.ports import METRICS, RUNS, Record
@@ -144,6 +144,42 @@ def test_divergence_has_its_own_options(tmp_path, options, values, speaks):
     assert decisions([1.0, float("nan")], alert)[0].action == "alert"
 
 
+TALL = [9, 8, 7, 6, 5, 4.5, 4, 3.8, 3.6, 3.4, 3.2, 3]
+SLOW = [9, 8.5, 8.2, 8.15, 8.1, 8.05, 8, 7.9, 7.8, 7.7, 7.6, 7.5]
+
+
+def speaks_among(tmp_path, policy, options, others):
+    """Whether the configured policy speaks at the last point of a slow run beside the others."""
+    rule = rule_of(tmp_path, policy, strategy(policy, options)).policy
+    return rule.judge(among(SLOW, {f"peer{i}": other for i, other in enumerate(others)}, rule)) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "speaks"),
+    [
+        ("doublings: 1", True),
+        ("doublings: 20", False),
+        ("doublings: 1, after: 20", False),
+        ("doublings: 20, margin_percent: 0", False),
+        ("doublings: 20, margin_percent: 200", True),
+        ("doublings: 10, credit: 0", False),
+        ("doublings: 20, credit: 0.9", True),
+    ],
+)
+def test_extrapolation_has_its_own_options(tmp_path, options, speaks):
+    assert speaks_among(tmp_path, "extrapolation", options, [TALL]) is speaks
+
+
+@pytest.mark.parametrize(("options", "speaks"), [("peers: 2", True), ("peers: 3", False), ("peers: 2, after: 20", False)])
+def test_median_has_its_own_options(tmp_path, options, speaks):
+    assert speaks_among(tmp_path, "median", options, [TALL, TALL]) is speaks
+
+
+@pytest.mark.parametrize(("options", "speaks"), [("factor: 2", True), ("factor: 1.1", False), ("factor: 2, after: 20", False)])
+def test_halving_has_its_own_options(tmp_path, options, speaks):
+    assert speaks_among(tmp_path, "halving", options, [TALL, TALL, [10] * 12]) is speaks
+
+
 def test_stall_has_its_own_options(tmp_path):
     rhythm, subject = Rhythm("sdk", 9, heard=1000.0, gaps=[40.0, 30.0, 20.0]), Subject("r", "a", "val_loss")
 
@@ -188,7 +224,7 @@ def modes(config):
 def test_unnamed_policies_have_the_default_mode(tmp_path):
     assert set(modes(read(tmp_path, "policies: {default: act}")).values()) == {"act"}
     unnamed = modes(read(tmp_path, "{}"))
-    assert {"divergence", "stall"} <= set(unnamed)
+    assert {"divergence", "stall", "extrapolation"} <= set(unnamed)
     assert not {"patience", "plateau"} & set(unnamed)
     assert set(unnamed.values()) == {"observe"}
 
@@ -201,7 +237,7 @@ early_stopping:
 policies: {patience: {mode: observe}, divergence: {mode: off}, improvement: {}, quality_gate: {mode: observe}}
 """
     expected = {"patience": "observe", "plateau": "act", "improvement": "act", "quality_gate.min_score": "observe"}
-    expected["stall"] = "observe"
+    expected |= {"stall": "observe", "extrapolation": "observe"}
     assert modes(read(tmp_path, text)) == expected
 
 

@@ -191,8 +191,8 @@ def attempt(tmp_path, text, points, **said):
             None,
             "the step of val_loss has not advanced past 0 in 4 points: log it with step=",
         ),
-        ("policies: {divergence: off}", {"val_loss": [1]}, {}, None, "only stall watches it"),
-        ("policies: {quality_gate: act, divergence: off}\nearly_stopping: {quality_gates: {min_x: 1}}",
+        ("policies: {divergence: off, extrapolation: off}", {"val_loss": [1]}, {}, None, "only stall watches it"),
+        ("policies: {quality_gate: act, divergence: off, extrapolation: off}\nearly_stopping: {quality_gates: {min_x: 1}}",
             {"x": [1]}, {}, "x min", None),
     ],
 )  # fmt: skip
