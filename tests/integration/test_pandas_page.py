@@ -12,6 +12,8 @@ from workplace import Workplace, until
 PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "pandas.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 JOB = "../pandas_job.py"
+SLOW_S = 300.0  # torch may take that long to import on a machine with much else to do
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def place(tmp_path_factory):
             place.job("other-run", JOB, lr=0.01, steps=10, attach={"tags": {"who": "ann"}}),
             place.job("long-run", JOB, lr=0.1, steps=10),
         ]
-        until(lambda: (steered.folder / "running").exists(), told=steered.said)
+        until(lambda: (steered.folder / "running").exists(), SLOW_S, told=steered.said)
         done = place.cli("decide", "my-run", "scale-lr", "0.5", "--reason", "it swings", "--wait", "--json")
         assert done.returncode == 0, done.stderr
         for job in jobs:
