@@ -13,6 +13,7 @@ from ..bus.places import find_place
 from ..core.errors import UsageError
 from ..core.events import Goal
 from .aliases import Aliases
+from .hindsight import Hindsight
 from .parquet_files import DECISIONS_SCHEMA, RUNS_SCHEMA
 from .point_columns import PointColumns
 from .reading import JSON_COLUMNS, Attempts, listed, metric_points, stored_rows
@@ -103,9 +104,16 @@ def read_runs(
 
 def read_decisions(run: Names = None, data_dir: DataDir = None) -> pd.DataFrame:
     """A row a decision in the order in which they were made: the columns of `smart-tuner decisions --json`, times as
-    timestamps, `params`, `evidence` and the like as Python values. `run` and `data_dir` as in read_metrics."""
-    frame = stored_rows(_place(data_dir), "decisions", DECISIONS_SCHEMA, run=listed(run)).to_pandas()
-    return _parsed(frame).sort_values(["time", "run", "attempt", "step", "id"], ignore_index=True, na_position="first")
+    timestamps, `params`, `evidence` and the like as Python values, `hindsight` as a dict or None. `run` and `data_dir`
+    as in read_metrics."""
+    import pandas as pd
+
+    place = _place(data_dir)
+    frame = stored_rows(place, "decisions", DECISIONS_SCHEMA, run=listed(run)).to_pandas()
+    frame = _parsed(frame).sort_values(["time", "run", "attempt", "step", "id"], ignore_index=True, na_position="first")
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    seen = Hindsight(place, rows)
+    return frame.assign(hindsight=pd.Series([seen.of(row) for row in rows], frame.index, object))
 
 
 def _place(data_dir: DataDir) -> str | os.PathLike[str]:

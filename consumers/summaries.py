@@ -54,7 +54,7 @@ def summaries(
     def read(file: pq.ParquetFile) -> list[tuple[Named, Summary]]:
         groups = [i for i in range(file.num_row_groups) if may_hold(file.metadata.row_group(i), METRICS_SCHEMA, asked)]
         found: list[tuple[Named, Summary]] = []
-        for batch in _batches(file, groups):
+        for batch in batches(file, groups):
             table = of_those(file.read_row_groups(batch, columns=[*_WORDS, "step", "value", "offset"]), asked)
             found += summarise(table, goal_of)
         return found
@@ -67,7 +67,7 @@ def summaries(
     return best
 
 
-def _batches(file: pq.ParquetFile, groups: list[int]) -> Iterator[list[int]]:
+def batches(file: pq.ParquetFile, groups: list[int]) -> Iterator[list[int]]:
     """Neighbouring row groups of at most BATCH_ROWS, or a single larger one."""
     batch: list[int] = []
     rows = 0

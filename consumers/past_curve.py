@@ -1,0 +1,101 @@
+"""One stored series of an attempt, read some points at a time, and what stood before and behind the points that are asked about."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core.events import Goal
+from ..core.window import Floats, Ints
+
+SOON_POINTS = 10
+"""How many points behind a decision are looked at for whether things went on without it."""
+SIGN = {"min": 1.0, "max": -1.0}
+"""What makes less of a series the better one."""
+
+
+@dataclass
+class Moment:
+    """The point at which something was concluded: of `step` and `value` (None: not told), or the last one born by `time`.
+
+    `before` is the best by then and `soon` that of the next points, times the goal's sign and infinite where there was no
+    finite value; `followed` counts those, up to SOON_POINTS; `born` is when the point was (seconds since 1970).
+    """
+
+    goal: Goal
+    step: int | None
+    value: float | None
+    time: float
+    met: bool = False
+    passed: bool = False
+    before: float = math.inf
+    born: float = 0.0
+    soon: float = math.inf
+    followed: int = 0
+
+    def take(self, points: tuple[Ints, Floats, Floats], y: Floats, best: float) -> None:
+        """The curve's next points (steps, values, times); `y` are the values times the sign, `best` theirs before these."""
+        behind = 0
+        if not self.passed:
+            at = self._place(*points)
+            if at is not None:
+                self.met, self.passed = True, self.step is not None or at < len(y) - 1
+                self.before, self.born = min(best, float(y[: at + 1].min())), float(points[2][at])
+                behind = at + 1
+        if self.passed and self.followed < SOON_POINTS:
+            soon = y[behind : behind + SOON_POINTS - self.followed]
+            self.soon, self.followed = min(self.soon, float(soon.min(initial=math.inf))), self.followed + len(soon)
+
+    def _place(self, steps: Ints, values: Floats, times: Floats) -> int | None:
+        """Where among the points it is; None where it is not, or is in front of them."""
+        if self.step is None:
+            late = np.flatnonzero(times > self.time)
+            place = int(late[0]) - 1 if len(late) else len(times) - 1
+            self.passed = place < 0 and self.met
+            return place if place >= 0 else None
+        same = steps == self.step
+        if self.value is not None:
+            same &= np.isnan(values) if math.isnan(self.value) else values == self.value
+        found = np.flatnonzero(same)
+        return int(found[0]) if len(found) else None
+
+
+@dataclass
+class Curve:
+    """What is remembered of it: for each goal that is asked for the best so far (times its sign) and the step that reached it
+    first; the greatest step; when the last point was born."""
+
+    goals: set[Goal]
+    moments: list[Moment] = field(default_factory=list)
+    bests: dict[Goal, float] = field(default_factory=dict)
+    best_steps: dict[Goal, int] = field(default_factory=dict)
+    steps: int = 0
+    last: float = 0.0
+
+    def take(self, steps: Ints, values: Floats, times: Floats) -> None:
+        """The next n >= 1 points in the order of the log."""
+        finite = np.isfinite(values)
+        for goal in self.goals:
+            y = np.where(finite, SIGN[goal] * values, math.inf)
+            best = self.bests.get(goal, math.inf)
+            for moment in self.moments:
+                if moment.goal == goal:
+                    moment.take((steps, values, times), y, best)
+            at = int(y.argmin())
+            if y[at] < best:
+                self.bests[goal], self.best_steps[goal] = float(y[at]), int(steps[at])
+        self.steps = max(self.steps, int(steps.max())) if self.last else int(steps.max())
+        self.last = max(self.last, float(times.max()))
+
+
+def share_lost(left: float, whole: float) -> float:
+    """How much worse `left` is than `whole`, both times the sign, as a share of the size of `whole`.
+
+    >>> share_lost(1.1, 1.1), share_lost(3.0, 2.0), share_lost(-0.5, -1.0), share_lost(math.inf, 2.0)
+    (0.0, 0.5, 0.5, inf)
+    """
+    if left <= whole:
+        return 0.0
+    return (left - whole) / abs(whole) if whole else math.inf
