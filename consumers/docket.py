@@ -179,8 +179,13 @@ class Docket:
         heapq.heappush(self._timers, (time, attempt, what))
 
     def is_due(self, time: float) -> bool:
-        """Whether a timer fires at or before `time`."""
-        return bool(self._timers) and self._timers[0][0] <= time
+        """Whether a timer has something to say at or before `time`."""
+        while self._timers and self._timers[0][0] <= time:
+            timer = heapq.heappop(self._timers)
+            if timer[2] != SILENCE or not self.silences.puts_off(timer[1], timer[0]):
+                heapq.heappush(self._timers, timer)
+                return True
+        return False
 
     def remind(self, time: float, partition: int) -> None:
         """Calls `when_due` for the partition at `time`; no attempt has an empty name."""

@@ -34,14 +34,17 @@ class Silences:
 
     def heard(self, attempt: Attempt, chunk: MetricChunk, time: float, stale: bool) -> None:
         """Metrics came: a silence, if there was one, is over. `stale`: they are backlog."""
-        listening = attempt.listening
-        if listening.rhythm.hear(chunk, time):
-            listening.stale = stale
-            self._begin_anew(attempt)
-            for rule in attempt.silence_rules:
-                latch = attempt.latch(rule)
-                attempt.standing.latches.pop(latch, None)
-                attempt.standing.silenced.pop(latch, None)
+        listening, standing = attempt.listening, attempt.standing
+        gaps = listening.rhythm.gaps
+        if not listening.rhythm.hear(chunk, time):
+            return
+        listening.stale = stale
+        self._begin_anew(attempt)
+        for rule in attempt.silence_rules if standing.latches else ():
+            latch = attempt.latch(rule)
+            standing.latches.pop(latch, None)
+            standing.silenced.pop(latch, None)
+        if attempt.alarm == math.inf or listening.rhythm.gaps is not gaps:  # else it goes off too early, and is set anew
             self.arm(attempt)
 
     def alive(self, attempt: Attempt, time: float) -> None:
@@ -84,19 +87,32 @@ class Silences:
         self._set(attempt, min((deadline for _, deadline in self._deadlines(attempt)), default=math.inf))
 
     def _set(self, attempt: Attempt, deadline: float) -> None:
-        if deadline < attempt.alarm:
+        if deadline < attempt.alarm and deadline != math.inf:
             attempt.alarm = deadline
             self._docket.wake(deadline, attempt.standing.record.attempt, SILENCE)
 
-    def due(self, name: str, at: float) -> None:
-        """The timer of an attempt went off; it may have been set for another time since, or points have come."""
+    def puts_off(self, name: str, at: float) -> bool:
+        """Whether a timer that is due has nothing to say: nobody needs it any more, or it is set anew, for points have come."""
         attempt = self._docket.attempts.get(name)
         if attempt is None or attempt.alarm != at:
-            return
-        attempt.alarm = math.inf
+            return True
         record = attempt.standing.record
         if record.over or record.said.pid or attempt.listening.stale or at < self.oldest:
+            attempt.alarm = math.inf
+            return True
+        deadline = min((deadline for _, deadline in self._deadlines(attempt)), default=math.inf)
+        if deadline <= at:
+            return False
+        attempt.alarm = math.inf
+        self._set(attempt, deadline)
+        return True
+
+    def due(self, name: str, at: float) -> None:
+        """The timer of an attempt went off; it may have been set for another time since, or points have come."""
+        if self.puts_off(name, at):
             return
+        attempt = self._docket.attempts[name]
+        attempt.alarm = math.inf
         saving_until = self._saving(attempt)
         if saving_until is not None and saving_until > at:
             self._set(attempt, saving_until)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
+import numpy as np
 
 from .events import Decision, MetricChunk, decision_id
 from .watched import Watched as Watched
@@ -47,7 +47,8 @@ class Rhythm(msgspec.Struct, array_like=True):
             self._keep(first - self.born)
         if newest - first > LONG_CHUNK_S:
             densest: list[float] = max(times, key=len)
-            for gap in sorted(after - before for before, after in pairwise(sorted(densest)))[-LONGEST:]:
+            gaps = np.diff(np.maximum.accumulate(densest))
+            for gap in np.sort(gaps[gaps > (self.gaps[-1] if len(self.gaps) == LONGEST else 0.0)])[-LONGEST:].tolist():
                 self._keep(gap)
         self.excused = False
         self.born = max(self.born, newest)

@@ -17,9 +17,9 @@ class Vigils:
         self._bus, self._clock, self._counters, self._first_s = bus, clock, counters, first_s
 
     def look(self, stream: Stream, is_shipping: bool) -> None:
-        """About once a second and stream; while nothing can be shipped, nobody can be called silent."""
+        """About once a second and stream; who has said goodbye, or cannot be heard, is not silent."""
         vigil = stream.vigil = stream.vigil or Vigil(self._first_s)
-        waits = stream.ending or stream.behind or not is_shipping
+        waits = stream.ending or stream.shipper.ended or stream.behind or not is_shipping
         mark = None if waits else stream.reader.position
         watched = vigil.look(mark, self._clock.monotonic(), lambda: process_of(stream, stream.pidfd))
         if watched is None:

@@ -238,7 +238,7 @@ class Shipping:
         """Tells of a silence of our own job, as a daemon would. A process that is stopped, or keeps the interpreter's lock,
         stops this thread, too."""
         if one is self._deliveries[0]:
-            mark = None if one.reader.behind else one.reader.position
+            mark = None if one.reader.behind or one.shipper.ended else one.reader.position
             watched = self._vigil.look(mark, self._clock.monotonic(), os.getpid)
             if watched is not None:
                 bus.publish([note(one, watched, self._clock.now())])
