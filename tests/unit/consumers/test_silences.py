@@ -237,6 +237,14 @@ def test_a_backlog_of_a_night_tells_of_no_silence():
     assert [d.attempt for d in said(one.handle(log.records[-1:], START + 30_101))] == ["B"], "it is alive, and watched"
 
 
+def test_a_silence_that_began_while_nobody_judged_is_told_of_only_while_it_is_fresh():
+    log = Log()
+    log.points(0, 1, 2, 3)
+    late, in_time = judge(), judge()
+    assert not said([*late.handle(log.records, START + 3), *late.handle([], START + 663.5)])
+    assert len(said([*in_time.handle(log.records, START + 3), *in_time.handle([], START + 662.5)])) == 1
+
+
 def test_five_hundred_ended_runs_and_a_live_one_between_them_give_one_line_and_nothing_else():
     log, old = Log(), -40_000.0
     wants = (Patience(patience=2, restore_best_weights=True), QualityGate(max=0.5, after=1), STALL)
