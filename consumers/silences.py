@@ -97,14 +97,13 @@ class Silences:
         if attempt is None or attempt.alarm != at:
             return True
         record = attempt.standing.record
-        if record.over or record.said.pid or attempt.listening.stale or at < self.oldest:
-            attempt.alarm = math.inf
-            return True
         deadline = min((deadline for _, deadline in self._deadlines(attempt)), default=math.inf)
-        if deadline <= at:
+        needed = not (record.over or record.said.pid or attempt.listening.stale)
+        if needed and deadline <= at and at >= self.oldest:
             return False
         attempt.alarm = math.inf
-        self._set(attempt, deadline)
+        if needed and deadline > at:
+            self._set(attempt, deadline)
         return True
 
     def due(self, name: str, at: float) -> None:
