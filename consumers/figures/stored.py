@@ -86,6 +86,9 @@ def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, l
         if not points:
             raise _unknown(folder, subject, name)
         panels.append(Panel(name, _curves(subject, points), [_mark(row, points.get(row["attempt"])) for row in shown]))
+    missing = sum(int((one.values <= 0).sum()) for panel in panels for one in panel.curves) if log else 0
+    if missing:
+        notes.append(f"{missing} values that are not above 0 have no place on a logarithmic axis")
     lines = len(subject.runs) == 1 and len(shown) <= MAX_LINES
     return Drawn(Figure(_title(subject), panels, lines, log, notes), subject, decisions)
 

@@ -193,6 +193,14 @@ def test_of_many_decisions_those_that_were_applied_are_drawn(tmp_path, monkeypat
     assert found.figure.notes == ["7 more decisions have no place here; smart-tuner decisions lists them"]
 
 
+def test_what_a_logarithmic_axis_cannot_show_is_counted(tmp_path):
+    folder = fill(tmp_path / "store", [started("a", "A"), chunk("a", "A", x=(range(4), [1.0, 0.0, -2.0, float("nan")]))])
+    subject = stored_figures.find_subject(folder, "a", "current")
+    said = stored_figures.figure_of(folder, subject, log=True).figure.notes
+    assert said == ["2 values that are not above 0 have no place on a logarithmic axis"]
+    assert stored_figures.figure_of(folder, subject).figure.notes == []
+
+
 def test_a_mark_stands_at_the_value_that_the_curve_had_there(tmp_path):
     steps, values = [1, 2, 3, 2, 3], [9.0, 8.0, float("nan"), 5.0, 4.0]
     events = [started("a", "A"), chunk("a", "A", x=(steps, values))]
