@@ -28,6 +28,10 @@ LOOP = {
     "daemon": ("lane", "stores", "state", "gates"),
     "consumers": (
         "judge",
+        "docket",
+        "cuts",
+        "switchboard",
+        "groups",
         "backlog",
         "silences",
         "attempt",
@@ -231,6 +235,7 @@ def _report(several: list[Chains]) -> dict[str, Any]:
     for chains in several:
         for one in chains.undisturbed["decided"]:
             shown[f"{one['action']} {one.get('status', 'pending')}"] += 1
+            shown[(one.get("refused_by") or "").partition(":")[0]] += 1
         for name in ("acks", "notices", "dead_letters", "metrics", "runs"):
             shown[name] += len(chains.undisturbed[name])
     return {

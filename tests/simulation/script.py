@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from smarttuner.bus.partitions import key_of
 from smarttuner.consumers.policies.divergence import Divergence
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
@@ -17,6 +18,7 @@ from smarttuner.consumers.policies.stall import Stall
 from smarttuner.consumers.rules import Rule
 from smarttuner.core.events import Event, MetricChunk, Request, RunEvent, Series, Started, encode, topic_key
 from smarttuner.core.ports import CONTROL, METRICS, RUNS
+from smarttuner.core.switches import ALL
 
 BASE = 1_700_000_000.0
 ROUND_S = 0.4
@@ -25,6 +27,7 @@ ROUNDS = 24
 NOT_AFTER_S = 2.5
 """Six rounds; with the gate's grace of 5 s a silent job's decision expires within the script, at a moment of a round at
 which nothing is appended."""
+OFF = ("pause", "hold")
 ALLOW = ["lr", "checkpoint", "restore", "prune"]
 
 
@@ -65,6 +68,8 @@ class Script:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._random = random.Random(seed)
+        self._hand = random.Random(seed * 13 + 19) if seed % 3 == 1 else None
+        """Throws the switches, in every third script; the rest of it is the same with and without."""
         self.partitions = self._random.choice([1, 1, 2])
         self.sources = self._sources()
         self.inputs = [one for i in range(ROUNDS) for one in self._round(i)]
@@ -122,7 +127,23 @@ class Script:
             huge = Series("val_loss", [1 << 80], [1.0], [now])
             strange.append(_input(i, METRICS, "run0", MetricChunk("run0", "A0", "odd", i, [huge])))
         pulse = _input(i, RUNS, "pulse", RunEvent("pulse", "P", "note", now, seq=i, text="a round"))
-        return [pulse, *_interleaved([*queues, strange], dice)]
+        return [pulse, *self._switched(i, now), *_interleaved([*queues, strange], dice)]
+
+    def _switched(self, i: int, now: float) -> list[Input]:
+        """What somebody switches in this round, in every partition. An end falls between two rounds, where nothing is
+        appended."""
+        if self._hand is None or self._hand.random() < 0.6:
+            return []
+        action = self._hand.choice(["pause", "pause", "resume", "hold", "hold", "unhold", "unhold"])
+        run = self._hand.choice([one.run for one in self.sources])
+        if action in ("pause", "resume") and self._hand.random() < 0.5:
+            run = ALL
+        params = {"for_s": (self._hand.randint(1, 8) + 0.5) * ROUND_S} if self._hand.random() < 0.4 and action in OFF else {}
+        copies = [params] + [params | {"copied": True}] * (self.partitions - 1)
+        return [
+            _input(i, CONTROL, key_of(n, self.partitions), Request(f"s{i}", run, action, "ann", now, one, "a whim"))
+            for n, one in enumerate(copies)
+        ]
 
     def _of(self, one: Source, i: int, now: float) -> list[Input]:
         dice, found = self._random, []

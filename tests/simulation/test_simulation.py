@@ -13,6 +13,8 @@ HERE = pathlib.Path(__file__).parent
 SEEDS = ["1,2,3", "4,5,6", "7,8,9", "10,11,12"]
 PLANTED = re.findall(r"^        (\w+),$", (HERE / "planted.py").read_text(), re.MULTILINE)
 WANTED = {"prune pending", "scale-lr pending", "keep-best pending", "alert applied", "dead_letters", "acks", "metrics", "runs"}
+SWITCHED = {"paused", "hold"}
+"""Of each three seeds one has somebody who pauses and holds."""
 
 
 def simulate(*arguments, script="runner.py"):
@@ -31,6 +33,7 @@ def test_wherever_it_is_killed_the_end_is_the_undisturbed_one(seeds):
     assert report["broken"] == []
     assert report["kills"] >= 3 * 30
     assert report["shown"].keys() >= WANTED
+    assert report["shown"].keys() & SWITCHED
 
 
 @pytest.mark.parametrize("part", range(4))
