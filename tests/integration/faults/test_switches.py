@@ -180,3 +180,22 @@ def test_what_is_typed_wrongly_ends_with_its_code_and_a_word_of_help(switched):
         got, _, said = switched.type(command, "steady")
         assert (got, "hint: start one" in said) == (4, True)
     job.kill()
+
+
+def test_a_group_loses_so_many_runs_an_hour_and_never_its_last_one_also_behind_a_kill(place, until):
+    place.config.write_text("limits: {prunes_per_hour: 1}\nstore: {publish_s: 0.2}\n")
+    switched = Switched(place, until)
+    jobs = {name: switched.job(name, group=group) for name, group in (("a", "g"), ("b", "g"), ("c", "g"), ("solo", "h"))}
+    for name in jobs:
+        switched.attached(name)
+    switched.stuck(jobs["a"])
+    switched.decided("a", status="applied")
+    switched.dies_and_comes_back()
+    for name in ("b", "solo"):
+        switched.attached(name)
+        switched.stuck(jobs[name])
+    (b,), (solo,) = switched.decided("b"), switched.decided("solo")
+    assert (b["status"], b["refused_by"]) == ("refused", "limit: 1 prunes an hour in group g (limits.prunes_per_hour)")
+    assert solo["refused_by"] == "limit: no other run of group h is left (limits.never_last_of_group)"
+    code, by_hand, said = switched.type("decide", "solo", "prune", "--wait")
+    assert (code, by_hand["status"]) == (0, "applied"), said
