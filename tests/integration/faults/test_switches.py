@@ -17,7 +17,7 @@ class Switched:
         self.daemon = place.daemon().ready()
 
     def job(self, name, **more):
-        return self.place.job(name, "switched_job.py", attach={**STOPS, **more})
+        return self.place.job(name, "switched_job.py", attach={**STOPS, **more}, pause_s=0.05)
 
     def type(self, *typed):
         """(exit code, the JSON that was said or None, what was said on stderr) of a command."""
@@ -36,19 +36,25 @@ class Switched:
         return [row["control"] for row in rows if row["state"] == "running"]
 
     def attached(self, run, control="act"):
-        self.until(lambda: (self.place.data / "runs").is_dir() and self.control(run) == [control], told=self.place.said)
-
-    def decided(self, run, action="prune", count=1, **having):
-        """The rows of the run's decisions, once there are as many of them."""
-        found = {}
+        """Waits until the daemon says so of the run's live attempt."""
 
         def there():
-            done = self.place.cli("decisions", run, "--json")
-            found["rows"] = [json.loads(line) for line in done.stdout.splitlines()]
-            mine = [row for row in found["rows"] if row["action"] == action and having.items() <= row.items()]
-            return mine if len(mine) >= count else None
+            live = [one for one in self.daemon.ask("runs")["runs"] if one["run"] == run and one["state"] == "running"]
+            return [one["control"] for one in live] == [control]
 
-        return self.until(there, every_s=0.2, told=lambda: f"{found}\n{self.place.said()[-2000:]}")
+        self.until(there, every_s=0.1, told=self.place.said)
+
+    def decided(self, run, count=1, **having):
+        """The prunes of the run as `decisions` tells them, once there are as many of them that have this."""
+
+        def there():
+            made = (self.place.data / "decisions").is_dir() and any((self.place.data / "decisions").glob("*.parquet"))
+            return made and len(self.place.decisions(run=run, action="prune", **having)) >= count
+
+        self.until(there, every_s=0.1, told=self.place.said)
+        done = self.place.cli("decisions", run, "--json")
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row for row in rows if row["action"] == "prune" and having.items() <= row.items()]
 
     def stuck(self, job):
         (job.folder / "stuck").touch()
@@ -71,6 +77,7 @@ def test_a_pause_of_all_makes_would_of_what_policies_decide_also_of_later_runs_a
     switched.attached("late", "paused")
     switched.dies_and_comes_back()
     switched.attached("early", "paused")
+    assert switched.control("early") == ["paused"]
     (shown,) = json.loads(switched.place.cli("status", "--json").stdout)["switches"]
     assert (shown["kind"], shown["run"], shown["until"], shown["reason"]) == ("pause", None, None, "the file server is slow")
     assert "paused: all runs, by " in switched.place.cli("status").stdout
@@ -108,7 +115,7 @@ def test_a_held_run_is_ended_by_nobody_nor_is_a_later_attempt_until_it_is_unheld
     assert "smart-tuner unhold kept" in error
     assert switched.type("decide", "kept", "checkpoint", "--wait")[0] == 0
     job.kill()
-    again = switched.place.job("kept2", "switched_job.py", attach=STOPS, environment={"SMART_TUNER_RUN": "kept"})
+    again = switched.place.job("kept2", "switched_job.py", {"SMART_TUNER_RUN": "kept"}, attach=STOPS, pause_s=0.05)
     switched.attached("kept", "held")
     (again.folder / "stuck").touch()
     rows = switched.decided("kept", count=2, policy="patience")
