@@ -10,7 +10,7 @@ from .drawing import Figure, draw
 from .elements import clean
 
 MAX_ROWS = 1_000
-HEAD = ("time", "run", "step", "action", "status", "reason", "policy", "answer")
+HEAD = ("time", "run", "step", "action", "status", "reason", "policy", "what came of it")
 STYLE = """
 body { margin: 24px auto; max-width: 1100px; padding: 0 16px; font: 14px/1.45 system-ui, sans-serif; color: #1f2328 }
 svg { max-width: 100%; height: auto }

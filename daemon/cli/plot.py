@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
         folder = store(context, data_dir)
         drawn = figure_of(folder, find_subject(folder, name, attempts), series or (), log=log)
-        text = written(drawn, form)
+        text = written(folder, drawn, form)
         if str(path) == "-":
             print(text, end="")
             return
@@ -69,19 +69,23 @@ def checked_form(path: Path) -> str:
     return form
 
 
-def written(drawn: Drawn, form: str) -> str:
-    """The file's text."""
+def written(folder: Path | str, drawn: Drawn, form: str) -> str:
+    """The file's text; of what was only concluded a page says in hindsight whether it was right."""
     from ...consumers.figures.drawing import svg_text
 
     if form == "svg":
         return svg_text(drawn.figure)
     from ...consumers.figures.page import page_text
     from ...consumers.figures.stored import answer, label, step_of
+    from ...consumers.hindsight import Hindsight
+    from .decisions import in_short
 
-    cells = [
-        (row["time"][:19], row["run"], step_of(row), label(row), row["status"], row["reason"], row["policy"], answer(row))
-        for row in drawn.decisions
-    ]
+    seen = Hindsight(folder, drawn.decisions)
+    cells = []
+    for row in drawn.decisions:
+        came_of_it = answer(row) or in_short(seen.of(row))
+        step = step_of(row)
+        cells.append((row["time"][:19], row["run"], step, label(row), row["status"], row["reason"], row["policy"], came_of_it))
     return page_text(drawn.figure, cells)
 
 

@@ -134,6 +134,14 @@ def test_a_page_shows_the_figure_and_every_decision_in_words(plot, tmp_path):
     assert "http" not in text.replace("http://www.w3.org/", "")
 
 
+def test_a_page_says_in_hindsight_what_acting_would_have_saved(plot, tmp_path):
+    ended = (RUNS, RunEvent("a", "A", "ended", T + 90, 99, group="sweep", state="finished"))
+    events = [started("a", "A", monitor="val_loss", goal="min"), chunk("a", "A", val_loss=(range(1, 11), [3.0, 1.0, *[2.0] * 8]))]
+    events += [decided("d", "a", "A", "prune", 5, status="would", evidence={"series": "val_loss", "goal": "min"}), ended]
+    assert plot("a", data_dir=fill(tmp_path / "store", events))[0] == 0
+    assert "right: 5 steps saved" in (tmp_path / "a.html").read_text()
+
+
 def test_a_run_of_which_only_points_arrived_and_one_with_a_slash_in_its_name(plot, tmp_path):
     assert plot("c")[1] == "c.html\n"
     code, _, err = plot("odd/name")
