@@ -158,14 +158,17 @@ class Replay:
 
     def _screen(self, fed: _Fed) -> None:
         """The whole curve at once: what each point could know of the peers, and where each rule may speak."""
-        ends: dict[str, int] = {}
+        last: dict[str, _Fed] = {}
         for one in self._fed.values():
-            ends[one.trial.run] = max(one.end, ends.get(one.trial.run, 0))
+            if one.trial.run not in last or one.end >= last[one.trial.run].end:
+                last[one.trial.run] = one
         for series, columns in fed.columns.items():
             peers = self._docket.cohorts.peers(fed.attempt, series, columns, self._docket.attempts)
             if peers is not None:
-                running = columns.orders[peers.points] <= np.array([ends[run] for run in peers.runs])[:, None]
-                columns = fed.columns[series] = replace(columns, peers=replace(peers, running=running))
+                running = columns.orders[peers.points] <= np.array([last[run].end for run in peers.runs])[:, None]
+                # How a peer ended is looked at only where it no longer ran.
+                states = [last[run].trial.state for run in peers.runs]
+                columns = fed.columns[series] = replace(columns, peers=replace(peers, running=running, states=states))
             for number, rule in enumerate(fed.attempt.rules):
                 if fed.attempt.judged(rule) == series:
                     fed.candidates.append(Candidates(fed.attempt, rule, columns, number))

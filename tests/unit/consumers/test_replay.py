@@ -8,6 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.policies.divergence import Divergence
+from smarttuner.consumers.policies.extrapolation import Extrapolation
+from smarttuner.consumers.policies.halving import Halving
+from smarttuner.consumers.policies.median import Median
 from smarttuner.consumers.policies.patience import Patience
 from smarttuner.consumers.policies.plateau import Plateau
 from smarttuner.consumers.replay import Points, Replay, Trial
@@ -60,6 +63,9 @@ RULES = {
         Rule(Plateau(patience=1, cooldown=1), None, "act"),
         Rule(Divergence(), None, "act"),
     ],
+    # Compares with peers that have finished and not with those that failed: how a peer ended must be told.
+    "shipped": [Rule(Extrapolation(doublings=0.5, after=1), None, "act"), Rule(Median(after=1, peers=2), None, "act")],
+    "halving": [Rule(Halving(after=1), None, "act")],
 }
 POINT = st.tuples(st.sampled_from("abcd"), st.integers(1, 40), st.floats(0, 9, width=16))
 
