@@ -1,15 +1,23 @@
 """What the job's side costs: the hooks around an optimizer's step, a copy of the best weights, a whole small training.
 
-.venv/bin/python benchmarks/hooks.py [hooks] [best] [training] [processes] [--rounds N]      (the first three where none is named)
+.venv/bin/python benchmarks/hooks.py [hooks] [best] [inside] [training] [processes] [--rounds N]
 
 How a figure of a microsecond, or of a percent, is had from a noisy machine: attached and unattached steps run in **one
 process**, on the same tensors, in short blocks that follow each other as unattached, attached, attached, unattached (ABBA).
 A drift that is linear over the four cancels, whatever is slower cancels from block to block. "Unattached" takes the hooks
 out of torch again and calls no log(); only the attachment's objects stay in memory. Each four blocks give one difference
 and one ratio; what is printed is the median over many fours with its bootstrap interval (95 %), of wall time and of CPU time,
-which another process moves least. A control row compares unattached with unattached: what it shows is noise. `processes`
-compares whole processes instead, attached and without a word of Smart Tuner, in the same order, minima of blocks within
-them: it sees what a toggle cannot (import, memory), and is coarser.
+which another process moves least. A control row compares unattached with unattached: what it shows is noise.
+
+A training's step is hundreds of times longer than what is added to it, so that a difference of two such steps is noise long
+before it is a percent. `inside` therefore times the added calls themselves, where they happen: log() and both hooks (the
+one behind with the step boundary) of every step of the training, in the thread's CPU time, with all that the step leaves cold in
+the caches. The median of a block's calls is divided by the median of that very block's steps, so that a slow moment is slow
+in both; the timer's own cost, measured in the same way, is taken off. What it cannot see (what our calls make slower in the
+steps around them) the difference of `training` bounds.
+
+`processes` compares whole processes instead, attached and without a word of Smart Tuner, in the same order, minima of
+blocks within them: it sees what a toggle cannot (import, memory), and is coarser.
 """
 
 from __future__ import annotations
@@ -32,7 +40,7 @@ from typing import Any, NamedTuple
 import torch
 
 Block = Callable[[], object]
-STEPS_OF_HOOKS, STEPS_OF_TRAINING, BOOTSTRAPS = 500, 5, 1000
+STEPS_OF_HOOKS, STEPS_OF_TRAINING, STEPS_OF_BLOCK, BOOTSTRAPS = 500, 5, 20, 1000
 SIDES = (False, True, True, False)
 
 
@@ -279,6 +287,70 @@ def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, 
     )
 
 
+class Timed:
+    """Calls of one function, each timed: `nanoseconds` of this thread's CPU since they were taken last."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.nanoseconds: list[int] = []
+        self._function = function
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        before = time.thread_time_ns()
+        try:
+            return self._function(*args, **more)
+        finally:
+            self.nanoseconds.append(time.thread_time_ns() - before)
+
+    def taken(self) -> float:
+        """The median call; those before are forgotten."""
+        taken, self.nanoseconds = self.nanoseconds, []
+        return statistics.median(taken)
+
+
+def inside(rounds: int) -> None:
+    """What log() and the hooks take within the training, and which part of the training's step that is."""
+    print("a small GPT on one thread, five values a step; what our calls take inside its steps: us a step, median [95 %]")
+    for name, mode, override in (
+        ("observe", "observe", False),
+        ("act, no decision", "act", False),
+        ("act with override", "act", True),
+    ):
+        job = Training()
+        job.block(None, 200)
+        with attached(job.optimizer, override, None, mode) as run:
+            times, rest = timed_blocks(job, run, rounds)
+        each = [shown(interval([1e-3 * one for one in parts]), digits=2) for parts in zip(*times, strict=True)]
+        share = [100 * sum(parts) / step for parts, step in zip(times, rest, strict=True)]
+        print(
+            f"{name:18} log {each[0]}  before {each[1]}  after {each[2]}; all of it {shown(interval(share), digits=3)} % of the "
+            f"step ({statistics.median(rest) / 1e6:.2f} ms, least {min(rest) / 1e6:.2f}); least together "
+            f"{min(map(sum, times)) / 1e3:.2f} us",
+            flush=True,
+        )
+
+
+def timed_blocks(job: Training, run: Any, rounds: int) -> tuple[list[list[float]], list[float]]:
+    """Of each block: nanoseconds of the median log(), hook before and hook behind; and of a step without them."""
+    import torch.optim.optimizer as registry
+
+    hooked = []
+    for table in (registry._global_optimizer_pre_hooks, registry._global_optimizer_post_hooks):
+        ((key, function),) = table.items()
+        table[key] = Timed(function)
+        hooked.append(table[key])
+    log, nothing = Timed(run.log), Timed(lambda *args, **more: None)
+    step, times, rest = Timed(job.block), [], []
+    for number in range(rounds + 2):
+        for _ in range(STEPS_OF_BLOCK):
+            step(lambda values, step: (nothing(values, step=step), log(values, step=step)), 1)
+        whole, empty = step.taken(), nothing.taken()
+        found = [max(0.0, one.taken() - empty) for one in (log, *hooked)]
+        if number >= 2:  # the first ones warm up
+            times.append(found)
+            rest.append(whole - sum(found) - 5 * empty)
+    return times, rest
+
+
 def processes(rounds: int) -> None:
     """Whole processes, one after the other: without, attached, attached, without."""
     fours_of: list[list[list[float]]] = []
@@ -305,7 +377,7 @@ def job(on: bool) -> None:
     print(json.dumps([min(found), statistics.median(found)]))
 
 
-WAYS = {"hooks": (hooks, 80), "best": (best, 40), "training": (training, 300), "processes": (processes, 6)}
+WAYS = {"hooks": (hooks, 80), "best": (best, 40), "inside": (inside, 100), "training": (training, 300), "processes": (processes, 6)}
 
 
 def main() -> None:
@@ -320,7 +392,7 @@ def main() -> None:
         return
     from fleet import machine
 
-    for what in given.what or ("hooks", "best", "training"):
+    for what in given.what or ("hooks", "best", "inside", "training"):
         way, rounds = WAYS[what]
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_STATE_HOME"] = os.environ["SMART_TUNER_DATA_DIR"] = folder

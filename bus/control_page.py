@@ -87,14 +87,14 @@ class ControlPage:
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
-        self._words = page.cast("Q")
-        self._torn = 0
+        self.words = page.cast("Q")
+        self.torn = 0
         self._slots: dict[str, tuple[int, int]] = {}
         self._answered: dict[str, None] = {}
 
     def revision(self) -> int:
         """Changes whenever the page is to be read again."""
-        return self._words[0] + self._torn
+        return self.words[0] + self.torn
 
     def orders(self) -> list[Order]:
         """What is on the page and not answered yet, in the order in which it was placed. A slot whose CRC does not agree
@@ -104,13 +104,13 @@ class ControlPage:
             try:
                 order = _read_slot(self._page, slot)
             except CorruptData:
-                self._torn += _TORN
+                self.torn += _TORN
                 continue
-            if order is None or self._words[_ANSWERED_WORD + slot] == order.revision:
+            if order is None or self.words[_ANSWERED_WORD + slot] == order.revision:
                 continue
             self._slots[order.id] = (slot, order.revision)
             if order.id in self._answered:  # a restarted daemon placed it again
-                self._words[_ANSWERED_WORD + slot] = order.revision
+                self.words[_ANSWERED_WORD + slot] = order.revision
             else:
                 found.append(order)
         return sorted(found, key=lambda one: one.revision)
@@ -122,11 +122,11 @@ class ControlPage:
             self._answered.pop(next(iter(self._answered)))
         slot, revision = self._slots.pop(order_id, (-1, 0))
         if slot >= 0:
-            self._words[_ANSWERED_WORD + slot] = revision
+            self.words[_ANSWERED_WORD + slot] = revision
 
     def release(self) -> None:
         """Lets go of the mapping."""
-        self._words.release()
+        self.words.release()
         self._page.release()
 
 

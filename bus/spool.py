@@ -181,7 +181,8 @@ class Spool:
 
     def revision(self) -> int:
         """The control page's revision: it differs from the last one whenever `orders` is to be asked."""
-        return self._page.revision() if self._open else 0
+        page = self._page
+        return page.words[0] + page.torn if self._open else 0  # as its own `revision`: paid for at every step
 
     def orders(self) -> list[Order]:
         """What the daemon wants and the job has not answered, in the order in which it was placed."""

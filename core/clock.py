@@ -18,9 +18,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks."""
 
-    def now(self) -> float:
-        """Seconds since 1970, UTC."""
-        return time.time()
+    now = staticmethod(time.time)
+    """Seconds since 1970, UTC. No function around it: a training pays for two of these calls a step."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary start; never goes back."""

@@ -116,7 +116,7 @@ class Attachment:
             if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
                 self._tend(now)
             if self._at_log:
-                line.control.look(step)
+                line.control.look(self._where)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -124,7 +124,7 @@ class Attachment:
         """A step boundary, for a loop that neither has an optimizer nor logs at every step."""
         try:
             self._counted = self._counted + 1 if step is None else self._whole(step)
-            self._boundary()
+            self.boundary(named=True)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -201,11 +201,20 @@ class Attachment:
             for steering in line.steerings:
                 HOOKS.remove(steering)
 
-    def boundary(self) -> None:
-        """After a step of the optimizer that was given."""
-        if not self._by_hand:
+    def boundary(self, named: bool = False) -> None:
+        """After a step of the optimizer that was given, or one that the loop `named`. One function: each call of another one
+        costs a step as much as all that is done here."""
+        if not named:
+            if self._by_hand:
+                return
             self._counted += 1
-            self._boundary()
+        line, now = self._line, self._now()
+        if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
+            self._tend(now)
+        if self._ranks is not None:
+            self._ranks.boundary(self._where())
+        if line is not None:
+            line.control.look(self._where)
 
     def step_by_hand(self) -> None:
         """From here on only `step` is a boundary: for a framework in which a step is more than the optimizer's."""
@@ -234,15 +243,6 @@ class Attachment:
     def last_word(self) -> int:
         """Changes with everything that is logged."""
         return self._line.spool.next_position if self._line is not None else -1
-
-    def _boundary(self) -> None:
-        line, now = self._line, self._now()
-        if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
-            self._tend(now)
-        if self._ranks is not None:
-            self._ranks.boundary(self._where())
-        if line is not None:
-            line.control.look(self._where())
 
     def _where(self) -> int:
         """The job is where it last logged; one that never logs, or names its boundaries, is where its steps are counted."""

@@ -91,14 +91,15 @@ class Control:
         self._quiet: set[str] = set()
         self._later: tuple[Order, int] | None = None
 
-    def look(self, step: int) -> None:
-        """One memory load where there is nothing new. `step` is where the job is."""
+    def look(self, where: Callable[[], int]) -> None:
+        """One memory load where there is nothing new. `where` tells at which step the job is."""
         revision = self._revision()
         if (revision == self._seen and not self._unsent and not self._waiting) or self._busy:
             return
         if not self.effects.steerings and threading.get_ident() != self._thread:
             return
         self._busy = True  # a callback of the job's may log, which looks again
+        step = where()
         try:
             if revision != self._seen or self._unsent:
                 self._seen = revision

@@ -83,7 +83,10 @@ class Steering:
         if self._frame:
             self.settle()
         groups = self.optimizer.param_groups
-        return self._pair(groups[0], 0) if groups and not self._placed.any else None
+        if not groups or self._placed.any:
+            return None
+        lr = groups[0].get("lr")
+        return (lr, lr) if type(lr) is float and not self._steers else self._pair(groups[0], 0)
 
     def pairs(self) -> list[tuple[str, tuple[float, float]]]:
         """As `first`, of each group whose rate is a number, with the group's name."""
