@@ -206,3 +206,24 @@ def test_a_group_loses_so_many_runs_an_hour_and_never_its_last_one_also_behind_a
     assert solo["refused_by"] == "limit: no other run of group h is left (limits.never_last_of_group)"
     code, by_hand, said = switched.type("decide", "solo", "prune", "--wait")
     assert (code, by_hand["status"]) == (0, "applied"), said
+
+
+def test_peers_end_no_run_before_its_share_of_their_progress_also_behind_a_kill(place, until):
+    place.config.write_text("limits: {min_peer_progress: 0.9}\nstore: {publish_s: 0.2}\n")
+    switched = Switched(place, until)
+    among = {"monitor": "val_loss", "goal": "min", "group": "g", "policies": {"median": {"peers": 1, "after": 3}}}
+    ahead = place.job("ahead", "switched_job.py", attach=among, pause_s=0.01)
+
+    def steps(run):
+        (one,) = [one for one in switched.daemon.ask("runs")["runs"] if one["run"] == run] or [{"series": {}}]
+        return one["series"].get("val_loss", {"step": 0})["step"]
+
+    until(lambda: steps("ahead") > 200, told=ahead.said)
+    switched.dies_and_comes_back()
+    late = place.job("late", "switched_job.py", attach=among, pause_s=0.05)
+    switched.attached("late")
+    switched.stuck(late)
+    (row,) = switched.decided("late", policy="median")
+    why = r"limit: at \d+% of its furthest peer's progress, 90% is asked for \(limits.min_peer_progress\)"
+    assert row["status"] == "refused"
+    assert re.fullmatch(why, row["refused_by"])
