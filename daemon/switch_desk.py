@@ -42,6 +42,12 @@ class SwitchDesk:
         found = [word for kind, word in words.items() if self._switches.over(partition, kind, run, now)]
         return " and ".join(found) or None
 
+    def told(self, run: str) -> list[str]:
+        """What a job of the run should say when it comes: that it is switched off, by whom and why."""
+        words = {"pause": "paused", "hold": "held"}
+        mine = [one for one in self._switches.now(self._clock.now()) if one.run in (ALL, run)]
+        return [f"{words[one.kind]}: {one.sentence}" for one in mine]
+
     def in_force(self, query: Answer) -> Answer:
         """Whether the request is folded in all partitions that are judged here; None where none is."""
         judged = set(self._judged())

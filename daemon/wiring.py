@@ -174,8 +174,9 @@ class Host:
             hint = f"start the daemon with --bus {said['bus']}, or leave SMART_TUNER_BUS out"
             raise Forbidden(f"the job asks for the bus {said['bus']}, this daemon's is {LOCAL_BUS}", hint)
         wrong = wrong_policies(said.get("policies"))
+        warnings = [*([wrong] if wrong else []), *self.desk.told(str(said.get("run")))]
         told = {"mode": self.loaded.config.policies.default, "data_dir": str(self.folder)}
-        return told | ({"warnings": [wrong]} if wrong else {})
+        return told | ({"warnings": warnings} if warnings else {})
 
     def _tell_damage(self) -> None:
         for text in self.ground.damage():

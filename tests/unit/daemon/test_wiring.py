@@ -13,6 +13,7 @@ from smarttuner.core.clock import ManualClock, SystemClock
 from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
+from smarttuner.core.switches import ALL, Switch
 from smarttuner.daemon.config import load
 from smarttuner.daemon.edge_line import Peer
 from smarttuner.daemon.wiring import Host
@@ -166,3 +167,14 @@ def test_policies_that_a_job_states_wrongly_are_told_to_the_job_that_comes(build
     assert "'six' is not a whole number" in option
     assert "warnings" not in host.welcome(peer, {"policies": {"patience": {"patience": 6}}})
     assert "warnings" not in host.welcome(peer, {})
+
+
+def test_a_job_that_comes_is_told_that_its_run_is_paused_or_held(build):
+    host, peer = build("{}"), Peer(1, os.getuid(), os.getgid())
+    now = host.clock.now()
+    host.judge.switches.add(0, Switch("pause", ALL, "ann", now, float("inf"), "a fire drill", "q1"))
+    host.judge.switches.add(0, Switch("hold", "mine", "bob", now, now + 60.0, "", "q2"))
+    pause, hold = host.welcome(peer, {"run": "mine"})["warnings"]
+    assert pause == "paused: ann paused all runs at 2023-11-14T22:13:20Z (a fire drill)"
+    assert hold == "held: bob held this run at 2023-11-14T22:13:20Z until 2023-11-14T22:14:20Z"
+    assert host.welcome(peer, {"run": "other"})["warnings"] == [pause]
