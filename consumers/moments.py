@@ -28,8 +28,9 @@ def moments_mask(columns: Columns, after: int, verdict: Callable[[Peers], Mask])
     peers = columns.peers
     if peers is not None:
         late = ~(columns.steps[peers.points] < EARLY * peers.total_steps)
-        enough = columns.figures[EvaluationsMeasure.key]["count"][peers.points] > after
-        mask[peers.points] = enough & late & verdict(peers)
+        due = late & (columns.figures[EvaluationsMeasure.key]["count"][peers.points] > after)
+        if due.any():
+            mask[peers.points] = due & verdict(peers)
     return mask
 
 

@@ -42,14 +42,14 @@ class Peers:
         return mask
 
     def own(self, rungs: Ints | None = None) -> Floats:
-        """[k]: the run's own best until each of `rungs` [k] (those it closed, if not given); NaN before its first."""
+        """[..., k]: the run's own best until each of `rungs` [..., k] (those it closed, if not given); NaN before its first."""
         at = (self.rung if rungs is None else np.minimum(rungs, self.rung)) - self._start
         found: Floats = np.where(at >= 0, self._curve[np.clip(at, 0, None)], np.nan)
         return found
 
     def at(self, rungs: Ints | None = None) -> Floats:
-        """[P, k]: each peer's best until `rungs` [k] (the run's own, if not given), or until the last rung that was known
-        of it where it had not come so far; NaN where nothing was known."""
+        """[..., P, k]: each peer's best until `rungs` [k] or [..., 1, k] (the run's own, if not given), or until the last rung
+        that was known of it where it had not come so far; NaN where nothing was known."""
         wanted = np.minimum(self.rung if rungs is None else rungs, self.last)
         found: Floats = np.where(wanted >= 0, self._best[self._rows[:, None], np.clip(wanted, 0, None)], np.nan)
         return found

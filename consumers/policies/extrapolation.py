@@ -12,11 +12,11 @@ from ...core.measures import Mask
 from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.rungs import OCTAVE
-from ...core.window import Columns, Evidence, Floats, Measure, Subject
+from ...core.window import Columns, Evidence, Floats, Ints, Measure, Subject
 from ..moments import moment, moments_mask, peer_measures, shown
 from .options import number, whole
 
-SPANS = (8, 12, 16, 24)
+SPANS: Ints = np.array([[8], [12], [16], [24]])
 """Rungs over which a pace is taken: a quarter to three quarters of an octave."""
 
 
@@ -95,14 +95,13 @@ class Extrapolation(Policy):
         ahead = (theirs < own) & np.isfinite(own) & (peers.running | ends_well)
         if not ahead.any():
             return nowhere
-        closing, gains = nowhere.copy(), peers.running | peers.reached
+        before = peers.rung - SPANS
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for span in SPANS:
-                before = peers.rung - span
-                pace, gain = peers.own(before) - own, peers.at(before) - theirs
-                # What is not known of the run speaks for it, what is not known of the peer does not speak for the peer.
-                pace, gain = np.where(np.isnan(pace), np.inf, pace), np.where(gains & np.isfinite(gain), gain, 0.0)
-                np.maximum(closing, (pace - self.credit * gain) * (OCTAVE / span), out=closing)
+            pace, gain = peers.own(before) - own, peers.at(before[:, None]) - theirs
+            # What is not known of the run speaks for it, what is not known of the peer does not speak for the peer.
+            pace[np.isnan(pace)] = np.inf
+            gain[~(np.isfinite(gain) & (peers.running | peers.reached))] = 0.0
+            closing = ((pace[:, None] - self.credit * gain) * (OCTAVE / SPANS[:, :, None])).max(axis=0)
             need = own - theirs + self.margin_percent / 100 * np.abs(theirs)
             away = np.where(closing > 0, need / closing, np.inf)
         found: Floats = np.where(ahead & ~np.isnan(away), away, -np.inf)
