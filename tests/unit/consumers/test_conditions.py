@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from smarttuner.consumers.condition_text import composite, parse
+from smarttuner.consumers.judge import Judge
+from smarttuner.consumers.policies import REGISTRY
 from smarttuner.consumers.policies.table import columns, decisions, evidence
-from smarttuner.consumers.rules import KeepsBest, named, rules_from_job
+from smarttuner.consumers.rules import KeepsBest, Rule, named, rules_from_job
 from smarttuner.core.errors import UsageError
+from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, decode, encode
+from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.core.window import Subject, Window
+from smarttuner.daemon.gates import Gates
 
 PATIENT = "patience(patience=2)"
 LEAVES = (
@@ -192,3 +197,32 @@ def test_a_job_may_state_a_rule_too():
     (rule,) = rules_from_job({"mine": {"when": f"{PATIENT} & ~divergence", "then": "alert", "series": "train_loss"}})
     assert (rule.policy.name, rule.series, rule.mode, rule.policy.then) == ("mine", "train_loss", "act", "alert")
     assert rule.policy.judge(evidence([3, 2, 2, 2], rule.policy)).action == "alert"
+
+
+def steps_of_the_worst(policy):
+    """The steps at which a policy speaks of the last of five runs of a group, the others having ended well before it."""
+    one = Judge(lambda record: [Rule(policy, None, "observe")], Gates())
+    records = []
+    for number in range(5):
+        run, steps = f"r{number}", list(range(1, 201))
+        points = Series("val_loss", steps, [9.0 if number == 4 else 5.0 / step for step in steps], [1.7e9] * len(steps))
+        events = [
+            (RUNS, RunEvent(run, run, "started", 1.7e9, 0, "g", started=Started(monitor="val_loss", goal="min"))),
+            (METRICS, MetricChunk(run, run, "sdk", 1, [points], "g")),
+            (RUNS, RunEvent(run, run, "ended", 1.7e9, 900, "g", state="finished")),
+        ]
+        records += [
+            Record(topic, 0, 3 * number + i, "g", encode(each), 1.7e9 + 3 * number + i) for i, (topic, each) in enumerate(events)
+        ]
+    found = [decode(message.body) for message in one.handle(records, 1.7e9 + 60)]
+    return [(each.run, each.step, each.reason) for each in found if isinstance(each, Decision)]
+
+
+@pytest.mark.parametrize("name", ["median", "halving", "extrapolation"])
+def test_a_policy_that_compares_runs_is_a_condition_too(name):
+    ((run, step, reason),) = steps_of_the_worst(REGISTRY.make(name))
+    assert steps_of_the_worst(composite("mine", f"{name} & ~divergence")) == [
+        (run, step, f"{reason}, and divergence does not hold")
+    ]
+    assert run == "r4"
+    assert steps_of_the_worst(composite("mine", f"{name} & ~{name}")) == []
