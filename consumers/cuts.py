@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ..bus.claims import Claims
+from ..core.best import Best
 from ..core.errors import CorruptData
 from ..core.events import Ack, Claim, Decision, MetricChunk, Notice, Request, RunEvent, Started
 from ..core.intent import LrIntent
@@ -112,16 +113,26 @@ class Cuts:
             reason = f"attempt {standing.record.said.parent}, which this one goes on from, ended with it"
             self._docket.propose(attempt, (INHERITED, 1), change, reason, trigger, time, mode="act")
 
-    def _order_keep_best(self, attempt: Attempt, trigger: str, time: float) -> None:
+    def find_best(self, attempt: Attempt, chunk: MetricChunk, time: float) -> None:
+        """The judged series is logged under another name than was ordered: the best of its first points, whose weights are
+        gone already, is what those that are kept must beat."""
+        points, positions = next(one for one in chunk.positions([attempt.monitor]) if one[1])
+        best = Best(attempt.goal)
+        for step, value in zip(points.steps, points.values, strict=True):
+            best.offer(step, float(value))
+        known = {} if best.best is None else {"best": best.best, "step": best.step}
+        self._order_keep_best(attempt, f"{chunk.source}:{positions[0]}", time, known)
+
+    def _order_keep_best(self, attempt: Attempt, trigger: str, time: float, known: dict[str, Any] | None = None) -> None:
         """Best weights cannot be caught by a message that arrives steps later: the order stands before the first point."""
         said = attempt.standing.record.said
         for rule in attempt.rules:
             params = rule.policy.standing_order(attempt.judged(rule), attempt.goal) if isinstance(rule.policy, KeepsBest) else None
-            if params is None or said.keeps_best or rule.mode != "act" or "restore" not in said.allow:
+            if params is None or (said.keeps_best and known is None) or rule.mode != "act" or "restore" not in said.allow:
                 continue
             reason = f"{rule.policy.name} restores the best weights by {params['series']} when it ends the run"
             policy = (rule.policy.name, rule.policy.version)
-            self._docket.propose(attempt, policy, (KEEP_BEST, params), reason, trigger, time, rule.mode)
+            self._docket.propose(attempt, policy, (KEEP_BEST, params | (known or {})), reason, trigger, time, rule.mode)
             return
 
     def _end(self, attempt: Attempt, event: RunEvent, time: float) -> None:

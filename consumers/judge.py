@@ -155,6 +155,7 @@ class Judge:
 
     def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
         attempt = self._cuts.attempt(chunk, record.time, record.partition)
+        wanted = attempt.monitor
         attempt.note(chunk)
         if attempt.standing.record.over:
             self.counters["points_after_end"] += chunk.points()
@@ -162,6 +163,9 @@ class Judge:
         if attempt.greeting is not None:
             self._judge(stretch)
             self._cuts.greet(attempt, attempt.greeting, record.time)
+        elif attempt.monitor != wanted:
+            self._judge(stretch)
+            self._cuts.find_best(attempt, chunk, record.time)
         self._docket.silences.heard(attempt, chunk, record.time, stale=False)
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:

@@ -118,8 +118,8 @@ class KeepBest:
             best.new_segment()
 
     def kept(self, series: str | None = None) -> Snapshot:
-        """The snapshot of `series`, or of the series watched first; Unavailable where there is none yet."""
-        name = series or next(iter(self._best), None)
+        """The snapshot of `series`, or of the series watched first of which there is one; Unavailable where there is none."""
+        name = series or next((one for one in self._best if one in self._kept), None)
         if name is None or name not in self._kept:
             watched = ", ".join(self._best) or "nothing"
             raise Unavailable(f"no best weights are kept yet (watched: {watched})", "pass model=, monitor= and goal= to attach")

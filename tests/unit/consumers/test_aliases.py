@@ -193,3 +193,22 @@ def test_runs_that_log_one_thing_under_two_names_are_peers_until_they_are_forgot
     one.handle([], START + 3 * FORGET_S)
     one.handle([], START + 6 * FORGET_S)
     assert one.attempts == {}
+
+
+def test_best_weights_are_ordered_again_by_the_name_that_the_job_uses_with_the_best_that_is_gone():
+    one = Judge(lambda record: [Rule(Patience(patience=9, restore_best_weights=True), None, "act")], Gates())
+    started = RunEvent("r", "A", "started", START, seq=-1, started=Started(allow=["prune", "restore"]))
+    bodies = [
+        (RUNS, started),
+        (METRICS, chunk([{"loss": 3.0}])),
+        (METRICS, chunk([{}, {"eval_loss": 4.0}, {"eval_loss": 3.5}, {"eval_loss": float("nan")}], seq=1)),
+        (METRICS, chunk([{}, {}, {}, {}, {"eval_loss": 3.0}], seq=4)),
+    ]
+    records = [Record(topic, 0, i, "r", events.encode(body), START + i) for i, (topic, body) in enumerate(bodies)]
+    out = [events.decode(message.body) for message in one.handle(records, START + 9)]
+    orders = [(each.action, each.params, each.status) for each in out if isinstance(each, Decision)]
+    plain = {"goal": "min", "min_delta": 0.0}
+    assert orders == [
+        ("keep-best", {"series": "val_loss", **plain}, "pending"),
+        ("keep-best", {"series": "eval_loss", **plain, "best": 3.5, "step": 2}, "pending"),
+    ]

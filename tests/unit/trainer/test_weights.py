@@ -79,6 +79,17 @@ def test_another_min_delta_from_the_daemon_does_not_lose_what_is_kept():
     assert keep.restore().step == 1
 
 
+def test_of_several_series_that_of_which_weights_are_kept_is_put_back():
+    keep = KeepBest(model_of(), ManualClock())
+    keep.start("val_loss", "min")
+    keep.start("eval_loss", "min", best=3.5, step=2)
+    keep.offer(3, {"eval_loss": 4.0})
+    with pytest.raises(Unavailable, match="no best weights are kept yet"):
+        keep.restore()
+    keep.offer(4, {"eval_loss": 3.0})
+    assert (keep.restore().series, keep.kept().step) == ("eval_loss", 4)
+
+
 def test_an_interval_limits_the_copies_and_the_kept_step_is_named():
     clock = ManualClock()
     keep = KeepBest(model_of(), clock, interval_s=10)
