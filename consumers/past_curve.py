@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,18 @@ SOON_POINTS = 10
 """How many points behind a decision are looked at for whether things went on without it."""
 SIGN = {"min": 1.0, "max": -1.0}
 """What makes less of a series the better one."""
+
+
+class Part(NamedTuple):
+    """Some points of a curve, equal lengths n >= 1: `y` are the values times a goal's sign, infinite where not finite, `bests`
+    the least of them by each point; `rising` says that no step comes twice or goes back."""
+
+    steps: Ints
+    values: Floats
+    times: Floats
+    y: Floats
+    bests: Floats
+    rising: bool
 
 
 @dataclass
@@ -35,31 +48,36 @@ class Moment:
     soon: float = math.inf
     followed: int = 0
 
-    def take(self, points: tuple[Ints, Floats, Floats], y: Floats, best: float) -> None:
-        """The curve's next points (steps, values, times); `y` are the values times the sign, `best` theirs before these."""
+    def take(self, part: Part, best: float) -> None:
+        """The curve's next points; `best` is the best before them."""
         behind = 0
         if not self.passed:
-            at = self._place(*points)
+            at = self._place(part)
             if at is not None:
-                self.met, self.passed = True, self.step is not None or at < len(y) - 1
-                self.before, self.born = min(best, float(y[: at + 1].min())), float(points[2][at])
+                self.met, self.passed = True, self.step is not None or at < len(part.y) - 1
+                self.before, self.born = min(best, float(part.bests[at])), float(part.times[at])
                 behind = at + 1
         if self.passed and self.followed < SOON_POINTS:
-            soon = y[behind : behind + SOON_POINTS - self.followed]
+            soon = part.y[behind : behind + SOON_POINTS - self.followed]
             self.soon, self.followed = min(self.soon, float(soon.min(initial=math.inf))), self.followed + len(soon)
 
-    def _place(self, steps: Ints, values: Floats, times: Floats) -> int | None:
+    def _place(self, part: Part) -> int | None:
         """Where among the points it is; None where it is not, or is in front of them."""
         if self.step is None:
-            late = np.flatnonzero(times > self.time)
-            place = int(late[0]) - 1 if len(late) else len(times) - 1
+            late = np.flatnonzero(part.times > self.time)
+            place = int(late[0]) - 1 if len(late) else len(part.times) - 1
             self.passed = place < 0 and self.met
             return place if place >= 0 else None
-        same = steps == self.step
+        first, last = 0, len(part.steps)
+        if part.rising:  # thousands of moments may be asked about one long curve
+            first = int(np.searchsorted(part.steps, self.step))
+            last = first + 1
+        same = part.steps[first:last] == self.step
         if self.value is not None:
+            values = part.values[first:last]
             same &= np.isnan(values) if math.isnan(self.value) else values == self.value
         found = np.flatnonzero(same)
-        return int(found[0]) if len(found) else None
+        return first + int(found[0]) if len(found) else None
 
 
 @dataclass
@@ -76,13 +94,14 @@ class Curve:
 
     def take(self, steps: Ints, values: Floats, times: Floats) -> None:
         """The next n >= 1 points in the order of the log."""
-        finite = np.isfinite(values)
+        finite, rising = np.isfinite(values), bool((np.diff(steps) > 0).all())
         for goal in self.goals:
             y = np.where(finite, SIGN[goal] * values, math.inf)
+            part = Part(steps, values, times, y, np.minimum.accumulate(y), rising)
             best = self.bests.get(goal, math.inf)
             for moment in self.moments:
                 if moment.goal == goal:
-                    moment.take((steps, values, times), y, best)
+                    moment.take(part, best)
             at = int(y.argmin())
             if y[at] < best:
                 self.bests[goal], self.best_steps[goal] = float(y[at]), int(steps[at])

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..consumers.early_stop_controller import SHIPPED
 from ..core.events import Started
 from ..core.run import RunRecord
 from .config import Config
@@ -22,7 +21,8 @@ class Line(NamedTuple):
 
 
 def lines(config: Config, policy: str, runs: Iterable[Mapping[str, Any]]) -> list[Line]:
-    """The lines that let `policy` act on such runs (rows of runs/); none where this configuration lets it act already."""
+    """The lines that let `policy` act on such runs (rows of runs/); none where this configuration lets it act already, or does
+    not have it (a job stated it)."""
     name, found = policy.partition(".")[0], []
     known = entries(config)
     for run in runs:
@@ -53,10 +53,10 @@ def _of_entry(config: Config, entry: Entry, name: str) -> list[Line]:
 
 
 def _policy(stated: PolicyRule | None, entry: Entry, name: str) -> str | None:
-    """What stands between the brackets; None where the policy acts, or where it is a job's own."""
+    """What stands between the brackets; None where the policy acts, or is none of the configuration's."""
     if stated is None:
         observes = any(rule.policy.name.partition(".")[0] == name and rule.mode == "observe" for rule in entry.rules)
-        return "mode: act" if observes or (name in SHIPPED and not entry.rules) else None
+        return "mode: act" if observes else None
     if stated.mode != "observe":
         return None
     rule = {} if stated.when is None else {"when": stated.when, "then": stated.then or "prune"}

@@ -76,7 +76,8 @@ def _how(line: dict[str, Any]) -> list[str]:
     if line["turn_on"] is None:
         return ["  the configuration cannot be read here: smart-tuner config validate"]
     if not line["turn_on"]:
-        return ["  this configuration lets it act: a pause (smart-tuner resume ends it) or the job's own mode=observe kept it"]
+        why = "a pause kept it (smart-tuner resume ends it), or the job's own mode=observe, or the configuration of then"
+        return [f"  this configuration lets it act, or does not have it: {why}"]
     return [f"  to let it act, write {_under(one['where'])}{one['text']}" for one in line["turn_on"]]
 
 

@@ -205,6 +205,24 @@ def test_a_store_of_one_daemon_is_opened_again_goes_on_and_is_read_everywhere(ur
     assert sorted(pd.read_parquet(f"{url}/metrics/", storage_options=options).seq) == expected(120)
 
 
+def test_what_was_only_concluded_is_looked_back_on_in_a_bucket(url, opened):
+    store = opened(shared=False)
+    points = Series("x", [1, 2, 3], [3.0, 1.0, 2.0], [NOW, NOW + 1, NOW + 2])
+    evidence = {"series": "x", "goal": "min", "step": 1, "value": 3.0}
+    decision = Decision("d", "r", "a", "prune", "p", "sdk:0", "why", NOW, NOW, step=1, evidence=evidence, status="would")
+    events = [
+        (RUNS, RunEvent("r", "a", "started", NOW, 0, started=Started(monitor="x", goal="min"))),
+        (METRICS, MetricChunk("r", "a", "sdk", 0, [points])),
+        (CONTROL, decision),
+        (RUNS, RunEvent("r", "a", "ended", NOW + 5, 9, state="finished")),
+    ]
+    store.handle([Record(topic, 0, i, "r", encode(event), NOW) for i, (topic, event) in enumerate(events)], NOW)
+    store.flush(NOW)
+    (seen,) = smarttuner.read_decisions(data_dir=url)["hindsight"]
+    assert (seen["best_before"], seen["best_after"], seen["steps_saved"], seen["seconds_saved"]) == (3.0, 1.0, 2, 5.0)
+    assert seen["lost"] == 2.0
+
+
 def test_a_damaged_object_is_set_aside_and_filled_again(server, url, opened):
     feed(opened(seal_rows=150), 60).flush(NOW)
     keys = [one["Key"] for one in server.list_objects_v2(Bucket="tests", Prefix=url[11:] + "/metrics/")["Contents"]]

@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 import smarttuner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from smarttuner.consumers import hindsight as module
 from smarttuner.consumers.hindsight import Hindsight
 from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.consumers.past_curve import Curve, Moment
 from smarttuner.consumers.reading import decision_rows
 from smarttuner.consumers.retention import Retention
 from smarttuner.consumers.track_record import track_record
@@ -211,6 +215,31 @@ def test_many_decisions_read_each_file_once_and_only_what_they_ask_for(log, monk
     seen = Hindsight(log.folder, rows)
     assert [seen.of(row)["steps_saved"] for row in rows] == list(range(999, -1, -1))
     assert asked == [[("r", "val_loss")]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_what_is_remembered_of_a_curve_does_not_depend_on_the_parts_it_is_read_in(data):
+    """Compared with a look at the whole of it."""
+    n = data.draw(st.integers(1, 30))
+    some = st.sampled_from([1.0, 2.0, 3.0, NAN, INF, -INF])
+    values = np.array(data.draw(st.lists(some, min_size=n, max_size=n)))
+    steps = np.array(data.draw(st.lists(st.integers(0, 8), min_size=n, max_size=n)) if data.draw(st.booleans()) else range(n))
+    goal, at = data.draw(st.sampled_from(["min", "max"])), data.draw(st.integers(0, n - 1))
+    moments = [Moment(goal, int(steps[at]), float(values[at]), 0.0), Moment(goal, None, None, at + 0.5)]
+    curve = Curve({goal}, moments)
+    for part in np.split(np.arange(n), sorted(data.draw(st.sets(st.integers(1, n))) - {n})):
+        curve.take(steps[part], values[part], part.astype(float))
+    y = np.where(np.isfinite(values), values if goal == "min" else -values, INF)
+    same = [i for i in range(n) if steps[i] == steps[at] and repr(values[i]) == repr(values[at])]
+    for moment, place in zip(moments, (same[0], at), strict=True):
+        assert moment.met
+        assert (moment.before, moment.born) == (y[: place + 1].min(), place)
+        soon = y[place + 1 : place + 11]
+        assert (moment.soon, moment.followed) == (soon.min(initial=INF), len(soon))
+    assert curve.bests.get(goal, INF) == y.min()
+    assert goal not in curve.best_steps or curve.best_steps[goal] == steps[y.argmin()]
+    assert (curve.steps, curve.last) == (steps.max(), n - 1)
 
 
 def test_a_frame_has_the_same_as_values(log):

@@ -98,6 +98,19 @@ def test_runs_that_all_go_on_are_no_record_yet(tmp_path, typed):
     assert "none of them has ended yet" in typed("--would", "--summary")[0]
 
 
+def test_what_is_followed_reads_no_points(tmp_path, typed, monkeypatch):
+    fill(tmp_path / "store", status="would")
+
+    def ctrl_c(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smarttuner.daemon.cli.decisions.time.sleep", ctrl_c)
+    monkeypatch.setattr("smarttuner.consumers.hindsight.read_each", None)
+    out, _, code = typed("--follow", "--would", "--json")
+    assert code == 130
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["d0", "d1"]
+
+
 @pytest.mark.parametrize("arguments", [("--summary",), ("--would", "--summary", "--follow")])
 def test_a_summary_is_of_what_would_have_been_done(tmp_path, typed, arguments):
     _, err, code = typed(*arguments)
@@ -120,6 +133,7 @@ def test_a_configuration_that_cannot_be_read_costs_only_the_line(tmp_path, typed
 
 OBSERVED = [
     ("", "divergence"),
+    ("", "extrapolation"),
     ("policies: {patience: {mode: observe, patience: 7}}", "patience"),
     ("policies: {patience: observe}\nearly_stopping: {strategies: {patience_based: {patience: 9}}}", "patience"),
     ('policies: {stuck: {when: "patience(patience=3) & ~divergence", then: alert, mode: observe}}', "stuck"),
@@ -179,5 +193,6 @@ def split(text):
 
 def test_what_the_configuration_lets_act_was_kept_by_the_job_or_a_pause(tmp_path, typed):
     fill(tmp_path / "store", status="would")
-    out, _, _ = typed("--would", "--summary", text="policies: {patience: act}")
-    assert "this configuration lets it act" in out
+    for text in ("policies: {patience: act}", ""):
+        assert json.loads(typed("--would", "--summary", "--json", text=text)[0])["turn_on"] == []
+        assert "this configuration lets it act, or does not have it: a pause" in typed("--would", "--summary", text=text)[0]
