@@ -119,7 +119,8 @@ class Silences:
         for rule, deadline in self._deadlines(attempt):
             if deadline <= at:
                 self._conclude(attempt, rule, deadline, at, None)
-        self.arm(attempt)
+        # What was said before, and is not latched any more (a switch, another mode), is not due again: this ends.
+        self._set(attempt, min((deadline for _, deadline in self._deadlines(attempt) if deadline > at), default=math.inf))
 
     # -- judging ---------------------------------------------------------------------------------------------------
 

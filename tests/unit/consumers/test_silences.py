@@ -208,6 +208,15 @@ def test_notes_of_other_things_and_of_ended_runs_change_nothing():
     assert not told(log, until=200)
 
 
+@pytest.mark.timeout(60)
+def test_what_was_said_and_is_latched_no_more_is_not_said_again_of_the_same_silence():
+    log, one = Log(), judge()
+    log.points(0, 1, 2, 3)
+    assert len(told(log, until=100, one=one)) == 1
+    one.adopt(lambda record: [Rule(STALL, None, "observe")], Gates(), "val_loss", 600.0)  # another mode lets it speak again
+    assert not said([message for at in range(100, 600, 50) for message in one.handle([], START + at)])
+
+
 def test_an_alert_survives_lost_state_without_a_second_one():
     log = watched()
     log.note(80, 75.0)
