@@ -36,9 +36,14 @@ class Backlog:
         self._last = time
         self.points[chunk.attempt] += chunk.points()
 
+    @property
+    def ends(self) -> float:
+        """Append time at which it is over: the log alone says it, whenever it is noticed."""
+        return min(self._last + REST_S, self._began + LONGEST_S)
+
     def is_over(self, time: float) -> bool:
         """Whether there was a backlog, and at append time `time` there is none any more."""
-        return bool(self.points) and time >= min(self._last + REST_S, self._began + LONGEST_S)
+        return bool(self.points) and time >= self.ends
 
     def end(self, not_after_s: float) -> str:
         """The line that tells of it; afterwards there is none."""

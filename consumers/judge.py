@@ -151,7 +151,8 @@ class Judge:
         for name in self._backlog.points:
             if name in self.attempts:
                 self._docket.rearm_latches(self.attempts[name])
-        self._docket.answers.notice("backlog", self._backlog.end(self._not_after_s), time, level="info")
+        ends = self._backlog.ends
+        self._docket.answers.notice("backlog", self._backlog.end(self._not_after_s), ends, level="info")
 
     def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
         attempt = self._cuts.attempt(chunk, record.time, record.partition)

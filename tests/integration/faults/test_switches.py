@@ -201,7 +201,7 @@ def test_a_group_loses_so_many_runs_an_hour_and_never_its_last_one_also_behind_a
     for name in ("b", "solo"):
         switched.attached(name)
         switched.stuck(jobs[name])
-    (b,), (solo,) = switched.decided("b"), switched.decided("solo")
+    (b,), (solo,) = (switched.decided(name, policy="patience") for name in ("b", "solo"))
     assert (b["status"], b["refused_by"]) == ("refused", "limit: 1 prunes an hour in group g (limits.prunes_per_hour)")
     assert solo["refused_by"] == "limit: no other run of group h is left (limits.never_last_of_group)"
     code, by_hand, said = switched.type("decide", "solo", "prune", "--wait")
