@@ -159,3 +159,34 @@ def test_a_live_daemon_and_replay_over_what_it_stored_give_the_same_verdicts(pla
     stored = place.metrics().groupby("run")["step"].count().to_dict()
     assert stored == live.logged, "a run logged on behind its end"
     assert {one["steps_saved"] for one in found.values()} == {0}
+
+
+def test_hindsight_on_what_a_daemon_only_concluded_is_what_replay_says(place):
+    """One run, so that nothing depends on what its peers had shown when it was judged."""
+    place.config.write_text("policies: {patience: {patience: 4, min_delta: 0, restore_best_weights: false, mode: observe}}\n")
+    points, goal = evaluations("ogbg_jax")
+    live = Live(place, None, goal)
+    live.start(["watched"])
+    for step, trial, value in points:
+        if trial == "trial_3":
+            live.log("watched", step, value)  # each in a record of its own: behind the record that ended it a run is over
+    assert set(live.runs) == {"watched"}, "nothing ended it"
+    live.end("watched")
+
+    def looked_back_on():
+        rows = [json.loads(line) for line in place.cli("decisions", "--would", "--json").stdout.splitlines()]
+        return next((row for row in rows if row["hindsight"] is not None), None)
+
+    row = until(looked_back_on, every_s=0.5, told=place.said)
+    one = replayed(place)["watched"]
+    assert (row["id"], row["step"]) == (one["decision"], one["stopped_at"])
+    seen = row["hindsight"]
+    for name in ("best_before", "best_after", "best_step", "steps", "steps_saved"):
+        assert seen[name] == one[name], name
+    assert 0 < seen["lost"] == pytest.approx(1 - seen["best_before"] / seen["best_after"])
+    done = place.cli("--config", place.config, "decisions", "--would", "--summary", "--json")
+    line = json.loads(done.stdout)
+    assert (line["policy"], line["runs"], line["ended"], line["right"]) == ("patience", 1, 1, int(seen["lost"] <= 0.01))
+    assert line["steps_saved"] == seen["steps_saved"]
+    options = "patience: 4, min_delta: 0, restore_best_weights: false"
+    assert line["turn_on"] == [{"text": f"policies: {{patience: {{mode: act, options: {{{options}}}}}}}", "where": ""}]
