@@ -21,7 +21,7 @@ class Backlog:
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.points: Counter[str] = Counter(state.get("points", {}))
-        self._began, self._last = state.get("began", 0.0), state.get("last", 0.0)
+        self._began, self._last = float(state.get("began", 0.0)), float(state.get("last", 0.0))
 
     @staticmethod
     def holds(chunk: MetricChunk, record: Record, oldest: float) -> bool:
