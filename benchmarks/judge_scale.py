@@ -1,6 +1,6 @@
 """Points judged per second and core by the shipped policies, as the runs grow; and how fast a replay is.
 
-    python benchmarks/judge_scale.py [--most 10000] [--plot docs/judge-scale.svg] [--json]
+    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judge-scale.svg] [--json]
 
 Each case feeds a judge with chunks as they come from the log (decoded and folded, nothing published or saved): `runs` runs in
 groups of five, a chunk of `chunk` points each a batch. torch's ReduceLROnPlateau, called in a loop on one series in the same
@@ -34,7 +34,7 @@ GROUP = 5
 CHUNKS = (1, 5, 100, 1000)
 COUNTS = (10, 100, 1000, 10_000)
 ENOUGH = 200_000
-"""Points of a case, unless one batch already holds more."""
+"""Points of a case, unless three batches already hold more."""
 MOST = 2_000_000
 """A case that would hold more points in one batch is left out."""
 
@@ -59,9 +59,9 @@ def chunk(run: int, batch: int, size: int, offset: int) -> Record:
     return Record(METRICS, 0, offset, "k", body, time)
 
 
-def judged(runs: int, size: int) -> float:
+def judged(runs: int, size: int, points: int) -> float:
     """Points a second of one core."""
-    batches = max(3, ENOUGH // (runs * size))
+    batches = max(3, points // (runs * size))
     judge = Judge(lambda record: RULES, Gates())
     judge.handle([started(run) for run in range(runs)], START)
     spent = 0.0
@@ -126,6 +126,7 @@ def figure(found: dict[str, float]) -> Figure:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--most", type=int, default=10_000, metavar="RUNS")
+    asked.add_argument("--points", type=int, default=ENOUGH, metavar="N", help="points of a case")
     asked.add_argument("--plot", type=Path, metavar="FILE.svg")
     asked.add_argument("--json", action="store_true")
     options = asked.parse_args()
@@ -133,7 +134,9 @@ def main() -> None:
     for runs in [count for count in COUNTS if count <= options.most]:
         for size in CHUNKS:
             if runs * size <= MOST:
-                found[f"judged_{runs}_runs_{size}_a_chunk"] = median(lambda runs=runs, size=size: judged(runs, size))
+                found[f"judged_{runs}_runs_{size}_a_chunk"] = median(
+                    lambda runs=runs, size=size: judged(runs, size, options.points)
+                )
     found["replay_points_per_s"] = replayed()
     if options.plot:
         options.plot.write_text(svg_text(figure(found)))
