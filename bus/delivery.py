@@ -20,7 +20,7 @@ class Delivery:
         self.identity = shipper.reader.identity
         self.attempt, self.run = shipper.attempt, shipper.run
         self.committed = self.reader.position
-        self.dropped = self.reader.dropped
+        self.dropped = self.reader.told  # a spool may have been full before anybody served it
         self._ended_before = False
 
     def read(self, now: float) -> list[Message]:
@@ -40,6 +40,11 @@ class Delivery:
         """What was read found no place behind position `durable`: read it again."""
         self.reader.rewind(max(self.committed, durable))
         self.shipper.ended = self._ended_before
+
+    def told_of(self, dropped: int) -> None:
+        """Somebody knows now that so many points found no room."""
+        self.dropped = dropped
+        self.reader.tell(dropped)
 
     @property
     def finished_reading(self) -> bool:

@@ -39,7 +39,7 @@ MAX_NAME_CHARACTERS = 256
 
 # Words of the header, each of 8 bytes, each written by one side only.
 WORD_MAGIC, WORD_FORM, WORD_HEAD, WORD_READ, WORD_ARMED, WORD_DROPPED, WORD_DRAINED, WORD_ENDED = range(8)
-WORD_NAMES, WORD_REFUSED, WORD_RING = 8, 9, 10
+WORD_NAMES, WORD_REFUSED, WORD_RING, WORD_TOLD = 8, 9, 10, 11
 DRAINED, GIVEN_UP = 1, 2
 """What the drained word says: all was taken, or what is left cannot be read."""
 HEADER_WORDS = 16

@@ -39,6 +39,7 @@ from .spool_layout import (
     WORD_NAMES,
     WORD_READ,
     WORD_REFUSED,
+    WORD_TOLD,
     Truncated,
     decode_header,
     padded,
@@ -129,6 +130,15 @@ class SpoolReader:
         """Points the job found no room for; 0 for a number that no job counts to: the word was overwritten."""
         count = self.word(WORD_DROPPED)
         return count if count < _PLAUSIBLE else 0
+
+    @property
+    def told(self) -> int:
+        """How many of the dropped points somebody was told of, by whichever daemon."""
+        return min(self.word(WORD_TOLD), self.dropped)
+
+    def tell(self, dropped: int) -> None:
+        """So many dropped points were told of; who serves the spool next tells of what comes on top."""
+        pwrite_word(self.fd, WORD_TOLD, dropped)
 
     @property
     def refused(self) -> int:

@@ -335,8 +335,8 @@ class Streams:
         dropped = stream.reader.dropped
         if dropped > stream.dropped:
             self._counters["points_dropped"] += dropped - stream.dropped
-            stream.dropped = dropped
             self._voice.tell("points_dropped", f"its spool was full, {dropped} points were dropped so far", stream)
+            stream.told_of(dropped)
 
     # going
 

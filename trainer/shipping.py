@@ -232,7 +232,7 @@ class Shipping:
             text = f"its spool was full, {dropped} points were dropped so far"
             notice = Notice("points_dropped", text, self._clock.now(), run=one.run, attempt=one.attempt, group=one.shipper.group)
             bus.publish([Message(NOTICES, topic_key(one.run, one.shipper.group), encode(notice))])
-            one.dropped = dropped
+            one.told_of(dropped)
 
     def _watch(self, bus: Bus, one: Delivery) -> None:
         """Tells of a silence of our own job, as a daemon would. A process that is stopped, or keeps the interpreter's lock,

@@ -431,6 +431,36 @@ def test_points_that_follow_an_answer_do_not_wait_for_the_bells_rest(house, monk
     spool.close()
 
 
+def test_what_a_spool_dropped_before_a_daemon_came_is_told_by_the_first_and_not_by_the_next(tmp_path):
+    house = House(tmp_path)
+    spool = Spool.create(house.spools, "job", "Q0", house.data, ring_bytes=16 << 10)
+    for i in range(1500):
+        spool.log(i, {"loss": 1.0}, 0.0)
+    assert spool.dropped > 0
+    bell = None
+    try:
+        house.open()
+        bell = Doorbell.connect(house.data, spool, {})
+        until(lambda: house.edge.counters["points_dropped"] == spool.dropped)
+        until(lambda: house.points("Q0"))
+        house.edge.stop()
+        house.open()
+        bell.close()
+        bell = Doorbell.connect(house.data, spool, {})
+        spool.log(1500, {"loss": 1.0}, 0.0)
+        bell.ring_if_armed()
+        until(lambda: len(house.points("Q0")) == 1501 - spool.dropped)
+        house.edge.stop()  # which looks at every spool once more
+        assert house.edge.counters["points_dropped"] == 0
+        (told,) = [one for one in house.records(NOTICES) if one.what == "points_dropped"]
+        assert f"{spool.dropped} points" in told.text
+    finally:
+        if bell is not None:
+            bell.close()
+        spool.close()
+        house.shut()
+
+
 def test_a_full_spool_is_told_with_its_number(tmp_path):
     house = House(tmp_path, limits=StreamLimits(points_per_s_run=50)).open()
     try:

@@ -164,14 +164,19 @@ def test_a_broker_that_is_away_costs_nothing_and_a_torn_publish_is_said_again_in
     assert list(dict.fromkeys(came)) == whole(3500)
 
 
-def test_what_a_full_spool_dropped_is_counted_and_told(tmp_path, broker):
+@pytest.mark.parametrize("served", ["before it is full", "once it is full"])
+def test_what_a_full_spool_dropped_is_counted_and_told(tmp_path, broker, served):
     job = Job(tmp_path, broker, ring_bytes=64 << 10)
     broker.away = True
-    job.ship()
+    if served == "before it is full":
+        job.ship()
+        until(lambda: broker.opened)
     for step in range(5000):
         job.spool.log(step, {"loss": 1.0}, 1.7e9)
     assert job.spool.dropped > 0
     broker.away = False
+    if served == "once it is full":
+        job.ship()
     until(lambda: any(one.what == "points_dropped" for one in broker.on(NOTICES)))
     until(lambda: job.spool.unread == 0)
     (told,) = [one for one in broker.on(NOTICES) if one.what == "points_dropped"]
