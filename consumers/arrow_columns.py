@@ -50,8 +50,20 @@ def column(values: Sequence[Any], form: pa.DataType) -> pa.Array:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; every row has every column."""
-    return pa.Table.from_arrays([column([row[one.name] for row in rows], one.type) for one in schema], schema=schema)
+    """Rows as a table; what a row has no word of is null."""
+    return pa.Table.from_arrays([column([row.get(one.name) for row in rows], one.type) for one in schema], schema=schema)
+
+
+def with_all(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
+    """The table with those of its columns that its file, which an earlier version wrote, has not: nulls.
+
+    >>> with_all(pa.table([texts(["r"])], names=["run"]), pa.schema([("run", pa.string()), ("n", pa.int64())])).to_pylist()
+    [{'run': 'r', 'n': None}]
+    """
+    for one in fields:
+        if one.name not in table.column_names:
+            table = table.append_column(one, column([None] * len(table), one.type))
+    return table
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:

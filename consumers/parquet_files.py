@@ -59,6 +59,8 @@ RUNS_SCHEMA = pa.schema(
         ("goal", pa.string()),
         ("started", _TIME),
         ("ended", _TIME),
+        ("total_steps", pa.int64()),
+        ("policies", pa.string()),
     ]
 )
 DECISIONS_SCHEMA = pa.schema(

@@ -28,8 +28,8 @@ EVENT_FILE = "tfevents"
 def stored_trials(folder: str | os.PathLike[str], asked: Asked, judged: Collection[str], aliases: Aliases) -> Past:
     """The attempts that are stored, each with its series among `judged` or their aliases, and the one that it monitors."""
     runs = {row["attempt"]: row for row in run_rows(folder)}
-    monitors = {row["monitor"] for row in runs.values() if row["monitor"]}
-    names = {one for wanted in {*judged, *monitors, *([asked.series] if asked.series else [])} for one in aliases.names(wanted)}
+    wanted = {*judged, *(name for row in runs.values() for name in _stated(row)), *([asked.series] if asked.series else [])}
+    names = {one for name in wanted for one in aliases.names(name)}
     columns = ["time", "run", "attempt", "series", "step", "value", "source", "seq", "partition", "offset"]
     table = stored_rows(folder, "metrics", METRICS_SCHEMA, columns, series=sorted(names))
     if not len(table):
@@ -49,6 +49,12 @@ def stored_trials(folder: str | os.PathLike[str], asked: Asked, judged: Collecti
     return Past({label: list(trials.values()) for label, trials in sorted(groups.items())}, timed=True)
 
 
+def _stated(row: Mapping[str, Any]) -> Iterator[str]:
+    """The series that a job asked to have judged."""
+    options = (one for one in (row["policies"] or {}).values() if isinstance(one, Mapping))
+    yield from (name for name in (row["monitor"], *(one.get("series") for one in options)) if isinstance(name, str) and name)
+
+
 def _said(row: Mapping[str, Any], asked: Asked) -> Started:
     return Started(
         monitor=asked.series or row.get("monitor"),
@@ -57,6 +63,8 @@ def _said(row: Mapping[str, Any], asked: Asked) -> Started:
         host=row.get("host") or "",
         tags=row.get("tags") or {},
         config=row.get("config") or {},
+        total_steps=row.get("total_steps"),
+        policies=row.get("policies") or {},
     )
 
 

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..core.errors import UsageError
-from .arrow_columns import numbers, rows_of, table_of, texts, values_of
+from .arrow_columns import numbers, rows_of, table_of, texts, values_of, with_all
 from .parquet_files import DECISIONS_SCHEMA, METRICS_SCHEMA, RUNS_SCHEMA
 from .point_columns import TEXTS, PointColumns
 from .store_url import read_each
 
 Attempts = Literal["current", "all"]
-JSON_COLUMNS = {"tags", "config", "params", "evidence", "before", "after"}
+JSON_COLUMNS = {"tags", "config", "policies", "params", "evidence", "before", "after"}
 
 
 def metric_table(
@@ -85,7 +85,8 @@ def _rows(
 
     def read(file: pq.ParquetFile) -> pa.Table:
         groups = [i for i in range(file.num_row_groups) if may_hold(file.metadata.row_group(i), schema, asked)]
-        return of_those(file.read_row_groups(groups, columns=list({*columns, *asked})), asked).select(columns)
+        found = of_those(file.read_row_groups(groups, columns=list({*columns, *asked})), asked)
+        return with_all(found, [schema.field(name) for name in columns]).select(columns)
 
     parts = [part for part in read_each(folder, name, read, encoded) if len(part)]
     return pa.concat_tables(parts) if parts else table_of([], pa.schema([schema.field(name) for name in columns]))

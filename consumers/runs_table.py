@@ -54,6 +54,8 @@ def _record(row: Row, last_seq: int) -> RunRecord:
         resume_from_step=row["resumed_from_step"],
         tags=_parsed(row["tags"]),
         config=_parsed(row["config"]),
+        total_steps=row.get("total_steps"),
+        policies=_parsed(row.get("policies")),
     )
     return RunRecord(
         run=row["run"],
@@ -90,4 +92,6 @@ def _row(record: RunRecord, number: int) -> Row:
         "goal": said.goal,
         "started": micros(record.started),
         "ended": micros(record.ended),
+        "total_steps": whole(said.total_steps),
+        "policies": json_text(said.policies),
     }

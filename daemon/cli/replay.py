@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,13 +16,18 @@ from ...core.errors import UsageError
 from .options import DataDir, Json, given, store
 
 if TYPE_CHECKING:
+    from ...consumers.aliases import Aliases
     from ...consumers.past_trials import Asked, Past
     from ...consumers.replay import Outcome
     from ...consumers.rules import Rule
+    from ...consumers.scope import Rules, Scope
+    from ...core.run import RunRecord
 
 HEAD = ("policy", "runs", "groups", "decisions", "compute saved", "best trial cut", "groups losing > 1 %", "loss p95", "worst")
 RUNS_HEAD = ("policy", "group", "run", "stopped at", "of steps", "best before", "best after", "why")
-DEFAULT = "default"
+DEFAULT, CONFIGURED = "default", "configured"
+PRIMARY = "val_loss"
+"""What is judged of a run that names nothing, unless the configuration says else."""
 
 
 def register(app: typer.Typer) -> None:
@@ -68,45 +74,75 @@ def register(app: typer.Typer) -> None:
         from ...consumers.score import row, score
 
         asked, source = Asked(group_by, series, goal), path if path is not None else store(context, data_dir)
-        sets = [(name, *chosen(context, name)) for name in policy or [DEFAULT]]
-        past = read(source, asked, {one.series for _, rules, _ in sets for one in rules if one.series} | {sets[0][2]})
+        sets = [chosen(context, name) for name in policy or [DEFAULT]]
+        aliases = next((one.aliases for one in sets if one.name == CONFIGURED), sets[0].aliases)
+        past = read(source, asked, sorted(set().union(*(one.judged for one in sets))), aliases)
         if past.skipped:
             print(f"smart-tuner: {past.skipped} rows had no step or no number and were left out", file=sys.stderr)
         lines = []
-        for name, rules, primary in sets:
-            outcomes = dict(replayed(name, rules, primary, past))
+        for one in sets:
+            outcomes = dict(replayed(one, past))
             if runs:
-                lines += [row(name, one) for group in outcomes.values() for one in group]
+                lines += [row(one.name, outcome) for group in outcomes.values() for outcome in group]
             else:
-                lines.append(score(name, outcomes))
+                lines.append(score(one.name, outcomes))
         show(lines, runs, as_json)
 
 
-def chosen(context: typer.Context, name: str) -> tuple[list[Rule], str]:
-    """The rules of one --policy, all of which act here, and the series that is judged where a run names none."""
+@dataclass(frozen=True)
+class Judgement:
+    """One --policy: what judges each run, all of which acts here, and the series that it may look at."""
+
+    name: str
+    rules: Rules
+    judged: Collection[str]
+    aliases: Aliases
+
+
+def chosen(context: typer.Context, name: str) -> Judgement:
+    """What one --policy stands for."""
     from ...consumers import early_stop_controller, param_scheduler
     from ...consumers.condition_text import composite, parse
     from ...consumers.conditions import Leaf
     from ...consumers.rules import Rule
 
+    if name == CONFIGURED:
+        return configured(given(context).config)
     if name == DEFAULT:
-        return [*early_stop_controller.rules({}, "act"), *param_scheduler.rules({}, "act")], "val_loss"
-    if name == "configured":
-        import os
-
-        from ..config import load
-        from ..config_rules import rules
-
-        config = load(given(context).config, os.environ).config
-        return [replace(one, mode="act") for one in rules(config)], config.monitoring.metrics.primary
+        return same_for_all(name, [*early_stop_controller.rules({}, "act"), *param_scheduler.rules({}, "act")])
     condition = parse(name)
     one = condition.policy if isinstance(condition, Leaf) else composite("replay", name)
-    return [Rule(one, None, "act")], "val_loss"
+    return same_for_all(name, [Rule(one, None, "act")])
 
 
-def read(source: Path | str, asked: Asked, judged: set[str]) -> Past:
+def same_for_all(name: str, rules: Sequence[Rule]) -> Judgement:
+    """Rules that judge every run, by the series that it monitors."""
+    from ...consumers.rules import monitored_goal
+    from ...consumers.scope import ALIASES, Scope
+
+    def scope(record: RunRecord) -> Scope:
+        return Scope(rules, record.said.monitor or PRIMARY, monitored_goal(rules, record.said.goal))
+
+    return Judgement(name, scope, {PRIMARY, *(one.series for one in rules if one.series)}, ALIASES)
+
+
+def configured(path: Path | None) -> Judgement:
+    """Each run by the configuration's entry for it, and by what its job stated within the limits of that entry."""
+    from ..config import load
+    from ..rule_book import RuleBook
+
+    book = RuleBook(load(path, os.environ).config)
+
+    def scope(record: RunRecord) -> Scope:
+        found = book(record)
+        return replace(found, rules=[replace(one, mode="act") for one in found.rules])
+
+    judged = {name for entry in book.entries for name in (entry.monitor, *(one.series for one in entry.rules)) if name}
+    return Judgement(CONFIGURED, scope, judged, book.aliases)
+
+
+def read(source: Path | str, asked: Asked, judged: Collection[str], aliases: Aliases) -> Past:
     """The trials of a table, a tree of event files, or a store."""
-    from ...consumers.aliases import Aliases
     from ...consumers.past_store import event_trials, is_event_tree, stored_trials
     from ...consumers.past_trials import read_table, trials_of
 
@@ -115,25 +151,20 @@ def read(source: Path | str, asked: Asked, judged: set[str]) -> Past:
     if isinstance(source, Path) and not source.exists():
         raise UsageError(f"there is no {source}", "name a table, a tree of event files or a data directory")
     if isinstance(source, Path) and not (source / "metrics").is_dir() and is_event_tree(source):
-        return event_trials(source, asked, judged, Aliases())
-    return stored_trials(source, asked, judged, Aliases())
+        return event_trials(source, asked, judged, aliases)
+    return stored_trials(source, asked, judged, aliases)
 
 
-def replayed(name: str, rules: Sequence[Rule], primary: str, past: Past) -> Iterator[tuple[str, list[Outcome]]]:
+def replayed(judgement: Judgement, past: Past) -> Iterator[tuple[str, list[Outcome]]]:
     """The outcomes of each group; how far it is, on a terminal."""
     from ...consumers.replay import Replay
-    from ...consumers.rules import monitored_goal
-    from ...consumers.scope import Scope
     from ..gates import Gates
 
     shown = sys.stderr.isatty()
     for at, (label, trials) in enumerate(past.groups.items(), 1):
         if shown and at % 10 == 0:
-            print(f"\r{name}: group {at} of {len(past.groups)}", end="", file=sys.stderr, flush=True)
-        found = Replay(
-            lambda record: Scope(rules, record.said.monitor or primary, monitored_goal(rules, record.said.goal)), Gates(), primary
-        ).run(trials)
-        yield label, found
+            print(f"\r{judgement.name}: group {at} of {len(past.groups)}", end="", file=sys.stderr, flush=True)
+        yield label, Replay(judgement.rules, Gates(), PRIMARY).run(trials)
     if shown:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 

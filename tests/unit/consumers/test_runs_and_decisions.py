@@ -4,11 +4,14 @@ import json
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smarttuner.consumers import row_files
+from smarttuner.consumers import row_files, runs_table
 from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.consumers.parquet_files import RUNS_SCHEMA
+from smarttuner.consumers.reading import run_rows
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.events import Ack, Decision, RunEvent, Started, encode
 from smarttuner.core.ports import CONTROL, RUNS, Record
@@ -51,6 +54,8 @@ def rows(folder, name):
 def test_an_attempt_is_one_row_numbered_within_its_run(tmp_path):
     store = opened(tmp_path)
     first = started("a", host="h", user="u", monitor="val_loss", goal="min", tags={"x": 1}, config={"lr": float("nan")})
+    stated = Started(**(msgspec.structs.asdict(first.started) | {"total_steps": 1000, "policies": {"patience": {"patience": 3}}}))
+    first = msgspec.structs.replace(first, started=stated)
     store.handle([record(RUNS, 3, first), record(RUNS, 4, started("b", resume_from_step=5)), record(RUNS, 5, ended("a"))], NOW)
     store.flush(NOW)
     one, two = rows(tmp_path, "runs").astype(object).where(lambda x: x.notna(), None).to_dict("records")
@@ -70,8 +75,25 @@ def test_an_attempt_is_one_row_numbered_within_its_run(tmp_path):
         "goal": "min",
         "started": pd.Timestamp(NOW, unit="s", tz="UTC"),
         "ended": pd.Timestamp(NOW + 60, unit="s", tz="UTC"),
+        "total_steps": 1000,
+        "policies": '{"patience":{"patience":3}}',
     }
     assert (two["attempt_number"], two["state"], two["resumed_from_step"]) == (2, "running", 5)
+
+
+def test_a_file_from_before_a_column_was_added_is_read_and_goes_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(runs_table, "RUNS_SCHEMA", pa.schema(list(RUNS_SCHEMA)[:15]))
+        store = opened(tmp_path)
+        store.handle([record(RUNS, 0, started("a", total_steps=10))], NOW)
+        store.flush(NOW)
+    assert "total_steps" not in rows(tmp_path, "runs")
+    assert [(one["attempt"], one["total_steps"], one["policies"]) for one in run_rows(tmp_path)] == [("a", None, None)]
+    store = opened(tmp_path)
+    store.handle([record(RUNS, 1, ended("a")), record(RUNS, 2, started("b", total_steps=20))], NOW)
+    store.flush(NOW)
+    found = {one["attempt"]: (one["state"], one["total_steps"], one["policies"]) for one in run_rows(tmp_path)}
+    assert found == {"a": ("finished", None, {}), "b": ("running", 20, {})}
 
 
 def test_a_decision_and_its_answer_are_one_row(tmp_path):

@@ -5,6 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from smarttuner.consumers.aliases import Aliases
+from smarttuner.consumers.metrics_store import MetricsStore
+from smarttuner.consumers.past_store import stored_trials
+from smarttuner.consumers.past_trials import Asked
+from smarttuner.consumers.reading import run_rows
+from smarttuner.core.clock import ManualClock
+from smarttuner.core.events import MetricChunk, RunEvent, Series, Started, encode
+from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.daemon.cli.main import run
 
 GOOD = [5.0, 4.0, 3.0, 2.0, 1.0, 1.0]
@@ -133,3 +141,43 @@ def test_a_path_that_is_not_there_or_is_no_table(tmp_path, capsys):
     code, _, err = replay(capsys, tmp_path / "t.parquet")
     assert code == 2
     assert "cannot be read" in err
+
+
+def stored(folder, **said):
+    """A store with one run of six points, five of them no better than the first, whose job states what is `said`."""
+    store = MetricsStore(str(folder), ManualClock(0.0))
+    chunk = MetricChunk("flat", "A", "sdk", 0, [Series("score", list(range(6)), [0.5] * 6, [float(i) for i in range(6)])])
+    events = ((RUNS, RunEvent("flat", "A", "started", 0.0, started=Started(**({"monitor": "score"} | said)))), (METRICS, chunk))
+    store.handle([Record(topic, 0, 0, "g", encode(event), 0.0) for topic, event in events], 0.0)
+    store.flush(0.0)
+    return folder
+
+
+def stopped_at(capsys, folder, config, policy="configured"):
+    (folder / "config.yaml").write_text(config)
+    arguments = ["--config", folder / "config.yaml", "replay", folder, "-p", policy, "--runs", "--json"]
+    assert run([*map(str, arguments)]) == 0
+    return {line["run"]: line["stopped_at"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+def test_configured_is_what_the_job_stated_within_the_operators_limits(tmp_path, capsys):
+    folder = stored(tmp_path, policies={"patience": {"patience": 2}})
+    assert stopped_at(capsys, folder, "policies: {default: act}") == {"flat": 2}
+    assert stopped_at(capsys, folder, "policies: {default: act}", "default") == {"flat": None}
+    refused = "watch: [{match: {name: flat}, limits: {job_policies: false}}]"
+    assert stopped_at(capsys, folder, refused) == {"flat": None}
+
+
+def test_configured_judges_a_run_by_its_own_entry_and_your_aliases(tmp_path, capsys):
+    entry = "watch: [{match: {name: flat}, monitor: quality, policies: {patience: {patience: 4}}}]"
+    folder = stored(tmp_path)
+    assert stopped_at(capsys, folder, entry) == {"flat": 4}
+    assert stopped_at(capsys, folder, entry.replace("name: flat", "name: other")) == {"flat": None}
+    unnamed = stored(tmp_path / "unnamed", monitor=None)
+    assert stopped_at(capsys, unnamed, entry + "\nmonitoring: {aliases: {quality: [score]}}") == {"flat": 4}
+
+
+def test_the_steps_that_a_job_means_to_take_count_in_a_replay(tmp_path, capsys):
+    assert [line["total_steps"] for line in run_rows(stored(tmp_path, total_steps=1000))] == [1000]
+    (trials,) = stored_trials(tmp_path, Asked(), {"score"}, Aliases()).groups.values()
+    assert [trial.said.total_steps for trial in trials] == [1000]
