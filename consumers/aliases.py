@@ -134,6 +134,10 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
+ALIASES = Aliases()
+"""The shipped ones."""
+
+
 def merged(stated: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """The shipped lists with those that a person wrote in their place; a name that a person put into a list leaves the
     shipped ones, and an empty list means that a series goes by its own name only.

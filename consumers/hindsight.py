@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..core.events import Goal
 from ..core.window import Floats, Ints
-from .aliases import Aliases
+from .aliases import ALIASES, Aliases
 from .arrow_columns import rows_of, values_of
 from .parquet_files import METRICS_SCHEMA, RUNS_SCHEMA
 from .past_curve import SIGN, Curve, Moment, share_lost
@@ -81,8 +81,8 @@ class Lookback:
 class Hindsight:
     """Looks back on the decisions of `rows` (as of `decisions --json`) whose status is `would`."""
 
-    def __init__(self, folder: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], aliases: Aliases | None = None) -> None:
-        self._aliases = aliases or Aliases()
+    def __init__(self, folder: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], aliases: Aliases = ALIASES) -> None:
+        self._aliases = aliases
         would = [row for row in rows if row["status"] == "would" and row["action"] in ("prune", "scale-lr")]
         stored = rows_of(stored_rows(folder, "runs", RUNS_SCHEMA, _RUNS)) if would else []
         self._runs = {row["attempt"]: row for row in stored}

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from ..core.events import Goal
 from ..core.run import RunRecord
-from .aliases import Aliases
+from .aliases import ALIASES, Aliases
 from .rules import Rule, monitored_goal
-
-ALIASES = Aliases()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from ..core.events import spell
+from .aliases import ALIASES, Aliases
 from .hindsight import Hindsight, Lookback
 from .score import LOST
 
@@ -18,14 +19,16 @@ _Z = 1.959964
 """Of the normal distribution: 95 % lie within."""
 
 
-def track_record(folder: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def track_record(
+    folder: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], aliases: Aliases = ALIASES
+) -> list[dict[str, Any]]:
     """A line a policy and action, of the decisions in `rows` (as of `decisions --json`) whose status is `would`.
 
     Of the prunes of a policy only the first of each attempt counts, since acting would have ended it there. `ended` counts
     those whose attempt is over and whose points are stored, `unknown` those without; the rest of the line is of `ended`.
     """
     would = [row for row in rows if row["status"] == "would"]
-    seen = Hindsight(folder, would)
+    seen = Hindsight(folder, would, aliases)
     kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in would:
         kinds.setdefault((row["policy"], row["action"]), []).append(row)

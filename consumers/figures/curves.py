@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..aliases import Aliases
+from ..aliases import ALIASES, Aliases
 from ..arrow_columns import values_of
 from ..parquet_files import METRICS_SCHEMA
 from ..reading import asked_for, may_hold, of_those
@@ -43,9 +43,11 @@ class _Piece(NamedTuple):
     values: NDArray[np.float64]
 
 
-def points_of(folder: str | os.PathLike[str], wanted: str, runs: Sequence[str], attempts: Sequence[str]) -> dict[str, Points]:
+def points_of(
+    folder: str | os.PathLike[str], wanted: str, runs: Sequence[str], attempts: Sequence[str], aliases: Aliases = ALIASES
+) -> dict[str, Points]:
     """For each of these attempts of these runs that logged it the series `wanted`, under whichever name it goes by there."""
-    names = Aliases().names(wanted)
+    names = aliases.names(wanted)
     asked = asked_for(run=runs, series=names, attempt=attempts)
 
     def read(file: pq.ParquetFile) -> list[tuple[_Origin, _Piece]]:

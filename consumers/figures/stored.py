@@ -12,7 +12,7 @@ import numpy as np
 
 from ...core.errors import SmartTunerError, UsageError
 from ...core.registry import did_you_mean
-from ..aliases import Aliases
+from ..aliases import ALIASES, Aliases
 from ..reading import Attempts, decision_rows, last_points, run_names, run_rows
 from ..summaries import summaries
 from .curves import Points, points_of
@@ -30,11 +30,13 @@ Folder = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is drawn: attempts as rows of `runs/` (of one that only points arrived of: run and attempt), oldest first."""
+    """What is drawn: attempts as rows of `runs/` (of one that only points arrived of: run and attempt), oldest first; `aliases`
+    are the names that its series go by."""
 
     name: str
     rows: Sequence[Row]
     newest: frozenset[str]
+    aliases: Aliases
 
     @property
     def runs(self) -> list[str]:
@@ -51,7 +53,7 @@ class Drawn:
     decisions: Sequence[Row]
 
 
-def find_subject(folder: Folder, name: str, attempts: Attempts) -> Subject:
+def find_subject(folder: Folder, name: str, attempts: Attempts, aliases: Aliases = ALIASES) -> Subject:
     """What goes by a name: a run, and the runs of a group. SmartTunerError with the nearest name where nothing does."""
     every = run_rows(folder)
     rows = [row for row in every if name in (row["run"], row["group"])]
@@ -63,7 +65,7 @@ def find_subject(folder: Folder, name: str, attempts: Attempts) -> Subject:
         raise SmartTunerError(f"no run and no group is called {name!r} in {folder}", hint)
     rows.sort(key=lambda row: (row["run"], row.get("attempt_number") or 0, row["attempt"]))
     newest = frozenset({row["run"]: row["attempt"] for row in rows}.values())
-    return Subject(name, [row for row in rows if attempts == "all" or row["attempt"] in newest], newest)
+    return Subject(name, [row for row in rows if attempts == "all" or row["attempt"] in newest], newest, aliases)
 
 
 def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, log: bool = False) -> Drawn:
@@ -94,7 +96,7 @@ def figure_of(folder: Folder, subject: Subject, series: Sequence[str] = (), *, l
 
 
 def _points(folder: Folder, subject: Subject, name: str) -> dict[str, Points]:
-    return points_of(folder, name, subject.runs, [row["attempt"] for row in subject.rows])
+    return points_of(folder, name, subject.runs, [row["attempt"] for row in subject.rows], subject.aliases)
 
 
 def _default_series(folder: Folder, subject: Subject, read: dict[str, dict[str, Points]]) -> list[str]:
@@ -108,7 +110,7 @@ def _default_series(folder: Folder, subject: Subject, read: dict[str, dict[str, 
     logged = _logged(folder, subject)
     if not logged:
         raise SmartTunerError(f"{subject.name} has logged nothing yet", "wait for its first points, or look at smart-tuner doctor")
-    judged = {Aliases().find(monitor, logged) for monitor in monitors}
+    judged = {subject.aliases.find(monitor, logged) for monitor in monitors}
     return sorted(logged, key=lambda name: (name not in judged, name))
 
 

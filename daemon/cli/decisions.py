@@ -7,13 +7,16 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...core.errors import UsageError
-from .options import DataDir, Json, store
+from .options import DataDir, Json, aliases, store
 from .stored import known_run
+
+if TYPE_CHECKING:
+    from ...consumers.aliases import Aliases
 
 HEAD = ("time", "run", "action", "status", "step", "policy", "reason", "hindsight", "id")
 LOOK_S = 0.5
@@ -52,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
             print_summary(context, folder, rows, as_json)
         elif rows:
-            show(folder, rows, as_json)
+            show(folder, rows, as_json, aliases(context))
         else:
             print(f"smart-tuner: nothing has been decided in {folder} yet", file=sys.stderr)
 
@@ -64,12 +67,12 @@ def gather(folder: Path | str, run: str | None, would: bool) -> list[dict[str, A
     return [row for row in decision_rows(folder, run) if not would or row["status"] == "would"]
 
 
-def show(folder: Path | str, rows: list[dict[str, Any]], as_json: bool) -> None:
+def show(folder: Path | str, rows: list[dict[str, Any]], as_json: bool, names: Aliases) -> None:
     """The rows with what came of them, as JSON or as a table."""
     from ...consumers.hindsight import Hindsight
     from ...consumers.reading import spelled
 
-    seen = Hindsight(folder, rows)
+    seen = Hindsight(folder, rows, names)
     for row in rows:
         known = seen.of(row)
         row["hindsight"] = known and {name: spelled(value) if isinstance(value, float) else value for name, value in known.items()}

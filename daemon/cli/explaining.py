@@ -14,7 +14,7 @@ from ...core.run import RunRecord
 if TYPE_CHECKING:
     from ..config import Loaded
 
-NOT_STORED = "policies= and mode= of the job are not stored: this is as if it stated none"
+NOT_STORED = "mode= of the job is not stored: this is as if it stated none"
 
 
 def known(here: Place, folder: Path | str, run: str, load: Callable[[], Loaded]) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def record_of(row: Mapping[str, Any]) -> RunRecord:
         goal=row["goal"],
         tags=row["tags"] or {},
         config=row["config"] or {},
+        total_steps=row["total_steps"],
+        policies=row["policies"] or {},
         sdk="stored" if row["host"] else "",
     )
     return RunRecord(row["run"], row["attempt"], row["group"], row["state"], said=said)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...bus.places import Place, find_place
+from ...core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ...consumers.aliases import Aliases
 
 DataDir = Annotated[
     Path | None,
@@ -66,3 +71,21 @@ def _configured(context: typer.Context) -> str | None:
     except ImportError:
         return None
     return load(given(context).config, os.environ).config.store.url
+
+
+def aliases(context: typer.Context) -> Aliases:
+    """The names that series go by: the shipped lists, and what a configuration puts in their place. One that cannot be read
+    does not keep anybody from reading what is stored."""
+    from ...consumers.aliases import ALIASES, Aliases, merged
+    from ..config_place import none_stated
+
+    config = given(context).config
+    if none_stated(config, os.environ):
+        return ALIASES
+    try:
+        from ..config import load
+
+        return Aliases(merged(load(config, os.environ).config.monitoring.aliases))
+    except (ImportError, ConfigError) as error:
+        print(f"smart-tuner: the shipped names of series are used: {error}", file=sys.stderr)
+        return ALIASES

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ...core.errors import SmartTunerError, UsageError
-from .options import DataDir, Json, store
+from .options import DataDir, Json, aliases, store
 
 if TYPE_CHECKING:
     from ...consumers.figures.stored import Drawn
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         from ...consumers.figures.stored import figure_of, find_subject
 
         folder = store(context, data_dir)
-        drawn = figure_of(folder, find_subject(folder, name, attempts), series or (), log=log)
+        drawn = figure_of(folder, find_subject(folder, name, attempts, aliases(context)), series or (), log=log)
         text = written(folder, drawn, form)
         if str(path) == "-":
             print(text, end="")
@@ -80,7 +80,7 @@ def written(folder: Path | str, drawn: Drawn, form: str) -> str:
     from ...consumers.hindsight import Hindsight
     from .decisions import in_short
 
-    seen = Hindsight(folder, drawn.decisions)
+    seen = Hindsight(folder, drawn.decisions, drawn.subject.aliases)
     cells = []
     for row in drawn.decisions:
         came_of_it = answer(row) or in_short(seen.of(row))

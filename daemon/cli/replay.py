@@ -117,8 +117,9 @@ def chosen(context: typer.Context, name: str) -> Judgement:
 
 def same_for_all(name: str, rules: Sequence[Rule]) -> Judgement:
     """Rules that judge every run, by the series that it monitors."""
+    from ...consumers.aliases import ALIASES
     from ...consumers.rules import monitored_goal
-    from ...consumers.scope import ALIASES, Scope
+    from ...consumers.scope import Scope
 
     def scope(record: RunRecord) -> Scope:
         return Scope(rules, record.said.monitor or PRIMARY, monitored_goal(rules, record.said.goal))

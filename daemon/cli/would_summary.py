@@ -11,14 +11,14 @@ from typing import Any
 import typer
 
 from ...core.errors import SmartTunerError
-from .options import given
+from .options import aliases, given
 
 
 def print_summary(context: typer.Context, folder: Path | str, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """A paragraph a policy; as JSON an object a policy."""
     from ...consumers.track_record import track_record
 
-    lines = track_record(folder, rows)
+    lines = track_record(folder, rows, aliases(context))
     _turn_on(context, folder, rows, lines)
     for line in lines:
         print(json.dumps(line, allow_nan=False) if as_json else "\n".join(sentences(line)))

@@ -84,6 +84,15 @@ def drawn(path):
     return ElementTree.parse(path).getroot()
 
 
+def test_a_series_is_drawn_under_the_names_of_your_own_list(folder, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("monitoring: {aliases: {quality: [acc]}}")
+    typed = ["--data-dir", str(folder), "plot", "a", "quality", "-o", str(tmp_path / "a.svg"), "--json"]
+    assert run(typed) == 2
+    assert "has no series 'quality'" in capsys.readouterr().err
+    assert run(["--config", str(tmp_path / "c.yaml"), *typed]) == 0
+    assert json.loads(capsys.readouterr().out)["points"] == 4
+
+
 def test_a_run_is_drawn_series_by_series_the_judged_one_first(plot, tmp_path):
     code, out, err = plot("a", "-o", "a.svg")
     assert (code, out) == (0, "a.svg\n")

@@ -15,16 +15,20 @@ from smarttuner.daemon.rule_book import RuleBook
 NOW = 1.7e9
 
 
-def fill(folder, policy="patience", runs=2, action="prune", values=(3.0, 1.0, 2.0, 1.5, 0.5), **told):
+def fill(folder, policy="patience", runs=2, action="prune", values=(3.0, 1.0, 2.0, 1.5, 0.5), series=("val_loss",), **told):
     """Runs of one group that `policy` would have ended at step 3 of 5; the last of them goes on."""
     events = []
     for i in range(runs):
         name = f"r{i}"
         said = Started(user="ann", monitor="val_loss", goal="min", tags={"kind": "lm"})
-        evidence = {"series": "val_loss", "goal": "min", "step": 3, "value": values[2]}
+        logged = series[i % len(series)]
+        evidence = {"series": logged, "goal": "min", "step": 3, "value": values[2]}
         events += [
             (RUNS, RunEvent(name, name, "started", NOW, 0, group="g", started=said)),
-            (METRICS, MetricChunk(name, name, "sdk", 1, [Series("val_loss", [1, 2, 3, 4, 5], list(values), [NOW] * 5)], group="g")),
+            (
+                METRICS,
+                MetricChunk(name, name, "sdk", 1, [Series(logged, [1, 2, 3, 4, 5], list(values), [NOW] * 5)], group="g"),
+            ),
             (CONTROL, Decision(f"d{i}", name, name, action, policy, "sdk:3", "flat", NOW, NOW, step=3, evidence=evidence, **told)),
         ]
         if i < runs - 1:
@@ -60,6 +64,20 @@ def test_each_decision_tells_what_came_of_its_run(tmp_path, typed):
     out, _, _ = typed("--would", "r0")
     assert "1e+02 % of the best lost, 2 steps saved" not in out
     assert "100 % of the best lost, 2 steps saved" in out
+
+
+def test_a_mate_under_a_name_of_your_own_list_counts_in_its_groups_best(tmp_path, typed):
+    fill(tmp_path / "store", status="would", series=("val_loss", "my/loss"))
+
+    def group_lost(text):
+        out, err, _ = typed("--json", text=text)
+        return json.loads(out.splitlines()[0])["hindsight"]["group_lost"], err
+
+    assert group_lost("") == (1.0, "")
+    assert group_lost("monitoring: {aliases: {val_loss: [my/loss]}}") == (0.0, "")
+    lost, said = group_lost("monitoring: {aliases: 7}")
+    assert lost == 1.0
+    assert "the shipped names of series are used: " in said
 
 
 def test_decisions_that_were_not_only_concluded_have_no_hindsight(tmp_path, typed):
