@@ -87,7 +87,7 @@ class Cuts:
             self._silences.alive(attempt, time)
         if event.event == "started":
             attempt.settle()
-            attempt.listening.rhythm.begin(event.time)
+            self._silences.began(attempt, event, time)
             if min(time, event.time) < self._silences.oldest:
                 attempt.greeting = event.seq
             else:

@@ -47,6 +47,14 @@ class Silences:
         if attempt.alarm == math.inf or listening.rhythm.gaps is not gaps:  # else it goes off too early, and is set anew
             self.arm(attempt)
 
+    def began(self, attempt: Attempt, event: RunEvent, time: float) -> None:
+        """The attempt says that it has started. One whose start is backlog may be over: it is not waited for."""
+        rhythm = attempt.listening.rhythm
+        rhythm.begin(event.time)
+        if min(time, event.time) >= self.oldest:
+            rhythm.heard = max(rhythm.heard, time)
+            self.arm(attempt)
+
     def alive(self, attempt: Attempt, time: float) -> None:
         """The job itself said something else."""
         rhythm = attempt.listening.rhythm

@@ -46,6 +46,7 @@ class StallRule(Section):
     """Report a run that is alive and gives no metric any more."""
 
     min_silence_s: Seconds = key("silence that every run is allowed", 600.0, "seconds", gt=0)
+    first_metric_s: Seconds = key("from the start of a run to its first metric", 3600.0, "seconds", gt=0)
     factor: Number = key("silence that is allowed besides: so many of the run's own usual longest gaps", 10.0, "gaps", ge=1)
     then: Literal["alert", "prune"] = key("tell, or ask the job to end", "alert")
 

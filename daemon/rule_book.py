@@ -92,7 +92,8 @@ class RuleBook:
     def silence_s(self) -> float:
         """From when on a silent job has to be told of, so that its rule hears of it in time."""
         policies = [rule.policy for entry in self.entries for rule in entry.rules]
-        return min([FIRST_S, *(policy.min_silence_s / 2 for policy in policies if isinstance(policy, Stall))])
+        shortest = (min(policy.min_silence_s, policy.first_metric_s) for policy in policies if isinstance(policy, Stall))
+        return min([FIRST_S, *(allowed_s / 2 for allowed_s in shortest)])
 
     def entry_of(self, record: RunRecord) -> Entry:
         """The first entry that fits."""

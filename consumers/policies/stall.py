@@ -28,7 +28,10 @@ class Stall(Policy):
     of failure detectors", section 6), with a quantile instead of a mean, for gaps of training come in kinds: a step, a
     validation pass, a checkpoint.
 
-    `then` "prune" asks the job to end.
+    Of a run that has given no metric yet it says so after `first_metric_s` (and after `min_silence_s`): loading data and
+    compiling take long, hanging in a start takes for ever.
+
+    `then` "prune" asks the job to end; one that has not begun yet is only told of.
 
     >>> policy = Stall()
     >>> policy.allows_s(Rhythm(gaps=[40.0, 2.0, 2.0])), policy.allows_s(Rhythm(gaps=[900.0, 880.0, 870.0]))
@@ -43,14 +46,18 @@ class Stall(Policy):
 
     min_silence_s: float = 600.0
     factor: float = 10.0
+    first_metric_s: float = HOUR_S
     then: Literal["alert", "prune"] = "alert"
 
     def __post_init__(self) -> None:
         number("min_silence_s", self.min_silence_s, 0.0, above=0.0)
         number("factor", self.factor, 1.0)
+        number("first_metric_s", self.first_metric_s, 0.0, above=0.0)
         choice("then", self.then, ("alert", "prune"))
 
     def allows_s(self, rhythm: Rhythm) -> float | None:
+        if rhythm.position < 0:
+            return max(float(self.first_metric_s), float(self.min_silence_s))
         if not rhythm.gaps:
             return None
         return max(float(self.min_silence_s), self.factor * rhythm.usual, TWICE * min(rhythm.longest, HOUR_S))
@@ -59,9 +66,11 @@ class Stall(Policy):
         """The judgement of a run that has been silent for longer than is allowed."""
         rhythm, watched = silence.rhythm, silence.watched
         process = "nobody watches its process" if watched is None else watched.told()
-        reason = f"no metric for {span(silence.lasted_s)}; the longest gap before was {span(rhythm.longest)}; {process}"
+        begun = rhythm.position >= 0
+        before = f"; the longest gap before was {span(rhythm.longest)}" if begun else " since it began"
+        reason = f"no metric for {span(silence.lasted_s)}{before}; {process}"
         shown = {"silent_s": silence.lasted_s, "allowed_s": self.allows_s(rhythm), "longest_gap_s": rhythm.longest}
-        return silence.decide((self.name, self.version), self.then, reason, shown)
+        return silence.decide((self.name, self.version), self.then if begun else "alert", reason, shown)
 
     def measures(self, subject: Subject) -> Sequence[Measure]:
         return []

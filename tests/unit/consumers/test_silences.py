@@ -116,6 +116,31 @@ def test_nothing_is_told_before_there_is_a_rhythm():
     assert not told(log, until=590)
 
 
+def test_a_run_that_never_gives_a_metric_is_told_of_once_and_never_ended_for_it():
+    log = Log()
+    log.start()
+    policy = Stall(min_silence_s=60, first_metric_s=900, then="prune")
+    assert not told(log, until=899, one=judge(policy))
+    (alert,) = told(log, until=5000, one=judge(policy))
+    assert (alert.action, alert.status, alert.time) == ("alert", "applied", START + 900)
+    assert alert.reason == "no metric for 15 min since it began; nobody watches its process"
+
+
+def test_the_first_metric_ends_the_wait_for_it():
+    log = Log()
+    log.start()
+    log.points(850)
+    policy = Stall(min_silence_s=60, first_metric_s=900)
+    assert not told(log, until=2500, one=judge(policy)), "ten times the 850 s that the first took are allowed"
+    assert len(told(log, until=850 + 8501, one=judge(policy))) == 1
+
+
+def test_a_start_in_a_backlog_is_not_waited_for():
+    log = Log()
+    log.start(born=-4000.0)
+    assert not told(log, until=90_000, one=judge(Stall(first_metric_s=900)))
+
+
 def test_a_prune_only_where_it_is_asked_for_and_may_act():
     log = Log()
     log.start()
@@ -146,6 +171,18 @@ def test_a_watched_job_is_told_of_when_who_watches_has_seen_it_all():
     assert (alert.time, alert.trigger) == (START + 80, "sdk:3:1700000064.000")
     assert alert.reason.endswith("pid 42 on gpu7 is alive, sleeping, uses no CPU")
     assert alert.evidence["quiet_s"] == 75.0
+
+
+def test_a_watched_job_that_never_gives_a_metric_is_told_of_with_what_its_process_does():
+    log = Log()
+    log.start(pid=42)
+    policy = Stall(min_silence_s=60, first_metric_s=300)
+    assert not told(log, until=5000, one=judge(policy)), "who watches may have been down"
+    log.note(250, 250.0)
+    log.note(310, 309.0, state="sleeping")
+    (alert,) = told(log, until=5000, one=judge(policy))
+    assert (alert.time, alert.trigger) == (START + 310, ":-1:1700000300.000")
+    assert alert.reason == "no metric for 5.2 min since it began; pid 42 on gpu7 is alive, sleeping, uses no CPU"
 
 
 def test_what_was_not_watched_is_no_silence():

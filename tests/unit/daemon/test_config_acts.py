@@ -188,6 +188,7 @@ def test_stall_has_its_own_options(tmp_path):
 
     assert policy("min_silence_s: 5m").allows_s(rhythm) == 300.0
     assert policy("min_silence_s: 5m, factor: 30").allows_s(rhythm) == 600.0
+    assert policy("first_metric_s: 2h").allows_s(Rhythm()) == 7200.0
     silence = Silence(subject, rhythm, deadline=1600.0, now=1600.0)
     assert [policy(one).at_silence(silence).action for one in ("then: prune", "then: alert")] == ["prune", "alert"]
 
