@@ -95,11 +95,21 @@ def synthesise(folder: Path, count: int, seed: int, told: Callable[[int, int], N
         (hidden / "metadata.csv").write_text("".join(lines))
         digest.update("".join(lines).encode())
         (hidden / ABOUT).write_text(json.dumps(about | {"sha256": digest.hexdigest(), "sample_rate": voice.rate}, indent=1) + "\n")
+        return _placed(hidden, folder, about)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _placed(hidden: Path, folder: Path, about: dict[str, object]) -> bool:
+    """Gives the folder its name; False where another process was faster with the same dataset."""
+    try:
         if folder.is_dir():
             folder.rmdir()  # only an empty one goes
         hidden.rename(folder)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except OSError:
+        if _is_there(folder, about):
+            return False
+        raise
     return True
 
 

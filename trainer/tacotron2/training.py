@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...core.errors import UsageError
 from ..parts import random_state
-from .board import EventFiles
+from .board import EventFiles, picture, save_picture
 from .checkpoint_files import BY_ORDER, CheckpointFolder, Saver, read_folder, write_folder
 from .dataset import Feeder, Splits
-from .evaluation import SAMPLES, evaluate, listen, summary, write_samples
+from .evaluation import SAMPLES, Judgement, evaluate, listen, summary, write_samples
 from .losses import Counts, counts_of, losses
 from .machine import Machine, optimizer_of
 from .model import Tacotron2
@@ -197,7 +197,7 @@ class Training:
         told = judged.values | {"training_cpu_s": self.cpu_s}
         every = settings.recipe.synthesize_every
         if self.machine.first and every and (state.step % every == 0 or state.step == settings.recipe.steps):
-            told |= self._listen()
+            told |= self._listen(judged)
         self.seen |= told
         run.log(told, step=state.step)
         if self.machine.first:
@@ -215,10 +215,12 @@ class Training:
         values = "  ".join(f"{name} {told[name]:.4g}" for name in SHOWN if name in told)
         self.progress.tell(f"step {self.state.step}, after {self.cpu_s:.0f} CPU-s of steps: {values}")
 
-    def _listen(self) -> dict[str, float]:
+    def _listen(self, judged: Judgement) -> dict[str, float]:
         heard = listen(self.state.model, self.splits.held_out[:SAMPLES], self.state.settings, self.progress.tell)
         if self.samples is not None:
-            write_samples(heard, self.samples / f"step-{self.state.step}", self.state.settings)
+            folder = self.samples / f"step-{self.state.step}"
+            write_samples(heard, folder, self.state.settings)
+            save_picture(picture(judged.attention.t(), 4), folder / "alignment.png")
         return summary(heard)
 
     def _save(self, value: float | None = None, best: bool = False) -> int:

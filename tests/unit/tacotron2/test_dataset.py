@@ -39,6 +39,19 @@ def test_another_dataset_is_not_overwritten(tmp_path):
         synthesise(tmp_path / "a", 3, 1)
 
 
+def test_of_two_that_make_the_same_at_once_one_makes_it(tmp_path):
+    made = []
+
+    def meanwhile(done, count):
+        if done == count and not made:
+            made.append(False)
+            made[0] = synthesise(tmp_path / "a", 2, 1)
+
+    assert not synthesise(tmp_path / "a", 2, 1, meanwhile)
+    assert made == [True]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
 def broken(tiny, folder):
     """Every fault there is, each in its own line."""
     tiny.write(folder, 2)

@@ -91,6 +91,7 @@ def test_what_is_logged_said_and_saved(job, tiny, capsys):
     assert "step 3, after " in said
     assert f"val_loss {outcome.values['val_loss']:.4g}" in said
     assert list((job("a").out / "samples" / "step-6").glob("*.wav"))
+    assert (job("a").out / "samples" / "step-6" / "alignment.png").read_bytes().startswith(b"\x89PNG")
     saved = weights(job("a"))
     assert saved["step"] == 6
     assert saved["settings"]["seed"] == 42
