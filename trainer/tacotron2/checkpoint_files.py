@@ -185,12 +185,12 @@ def read_folder(path: Path) -> dict[str, Any]:
 
 def found_at(place: Path, told: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that a person means: a step's folder, the file in it, or a training's folder (its best, else its last)."""
+    if (place / BY_ORDER / ABOUT).exists():  # the SDK's folder around it has an about.json of its own
+        return place / BY_ORDER, read_folder(place / BY_ORDER)
     if (place / ABOUT).exists():
         return place, read_folder(place)
     if place.is_file() and (place.parent / ABOUT).exists():
         return place.parent, read_folder(place.parent)
-    if (place / BY_ORDER / ABOUT).exists():
-        return place / BY_ORDER, read_folder(place / BY_ORDER)
     for folder in (place / "checkpoints", place):
         files = CheckpointFolder(folder, Saving())
         best = files.best()
