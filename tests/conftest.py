@@ -48,6 +48,13 @@ def kafka_broker(tmp_path_factory):
         yield brokers.Remote(address)
 
 
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory):
+    """Where the demonstrations of all workers keep their speech: it is spoken once."""
+    base = tmp_path_factory.getbasetemp()
+    return str((base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "demo-cache")
+
+
 @pytest.fixture
 def kafka_prefix():
     """A fresh prefix for topics and groups, so that tests on one broker do not meet."""

@@ -17,7 +17,7 @@ FILE_LINES = 420
 FUNCTION_LINES = 60
 BY_ARGUMENTS = ("register", "attach", "serve")
 """As long as the options that they name."""
-DOORS = ("trainer/attach.py", "trainer/demo_job.py", "consumers/frames.py")
+DOORS = ("trainer/attach.py", "consumers/frames.py")
 """Where a person's code comes in: it finds the data directory like the command line does."""
 
 
@@ -56,9 +56,7 @@ def test_the_clock_and_the_environment_are_read_at_the_door_only(path):
             continue
         read = f"{node.value.id}.{node.attr}"
         if read in ("time.time", "time.monotonic", "time.perf_counter", "datetime.now", "datetime.utcnow"):
-            assert "daemon/cli/" in name(path) or name(path) in ("core/clock.py", "trainer/demo_job.py"), (
-                f"{read}: use core/clock.py"
-            )
+            assert "daemon/cli/" in name(path) or name(path) == "core/clock.py", f"{read}: use core/clock.py"
         if read in ("os.getenv", "os.environ"):
             assert at_the_door, f"{read}: hand the environment in"
 
