@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from .attention_loop import LoopWeights, advance, attend, first_state
+from .attention_loop import LoopWeights, advance, attend, room, text_of
 from .layers import MaskedConvolution, thrifty
 from .settings import Recipe
 
@@ -132,9 +132,9 @@ class Attention(nn.Module):  # type: ignore[misc]  # mypy sees no torch
         return LoopWeights(recurrent, self.query.weight, folded, self.energy.weight[0] * ENERGY_GAIN)
 
     def _ordered(self, rows: Tensor) -> Tensor:
-        """torch's gates come as input, forget, cell, output; the loop's as input, forget, output, cell."""
+        """torch's gates come as input, forget, cell, output; the loop's as cell, input, forget, output."""
         into, keep, fresh, out = rows.chunk(4)
-        return torch.cat((into, keep, out, fresh))
+        return torch.cat((fresh, into, keep, out))
 
 
 class Tacotron2(nn.Module):  # type: ignore[misc]  # mypy sees no torch
@@ -183,17 +183,19 @@ class Tacotron2(nn.Module):  # type: ignore[misc]  # mypy sees no torch
         """Free-running until the stop token of every utterance or max_frames."""
         r = self.recipe.reduction_factor
         memory, keys, outside = self._read(tokens, counts)
-        weights, state, lstm_state = self.attention.weights(), first_state(memory, self.attention.width), None
+        text, lstm_state = text_of(memory, keys, outside, self.attention.weights()), None
+        start, end = room(1, text, remember=True).steps(memory.shape[2])
         frame = memory.new_zeros(1, len(tokens), self.mels)
         stopped_at = torch.full((len(tokens),), -1, dtype=torch.long)
         frames, attentions = [], []
         for step in range(max(1, -(-max_frames // r))):
             gates = self.attention.gates(self.prenet(frame, step))[0].float()
-            state, _, _ = advance(gates, state, memory, keys, outside, weights)
-            decoded, lstm_state = self.lstm(torch.cat((state.hidden, state.context), 1).unsqueeze(0), lstm_state)
-            made, stop = self._project(decoded, state.context.unsqueeze(0))
+            advance(gates, start, end, text)
+            decoded, lstm_state = self.lstm(torch.cat((end.hidden, end.context), 1).unsqueeze(0), lstm_state)
+            made, stop = self._project(decoded, end.context.unsqueeze(0))
             frames.append(made)
-            attentions.append(state.attention)
+            attentions.append(end.attention[:, : tokens.shape[1]].clone())
+            start, end = end, start
             frame = made[:, -1].unsqueeze(0)
             ends = (stop[:, 0] > 0).cpu() & (stopped_at < 0)
             stopped_at[ends] = step

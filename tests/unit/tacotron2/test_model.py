@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from smarttuner.trainer.tacotron2.attention_loop import LoopWeights, attend
+from smarttuner.trainer.tacotron2.attention_loop import BLOCK, LoopWeights, attend
 from smarttuner.trainer.tacotron2.losses import counts_of, losses
 from smarttuner.trainer.tacotron2.model import Batch, Tacotron2
 from smarttuner.trainer.tacotron2.settings import Recipe
@@ -33,7 +33,7 @@ def plain_loop(gates, memory, keys, outside, weights):
     out = []
     for gate in gates:
         raw = gate + torch.cat((context, hidden), 1) @ weights.recurrent.t()
-        into, keep, opened, fresh = raw.chunk(4, 1)
+        fresh, into, keep, opened = raw.chunk(4, 1)
         cell = keep.sigmoid() * cell + into.sigmoid() * fresh.tanh()
         hidden = opened.sigmoid() * cell.tanh()
         located = torch.nn.functional.conv1d(torch.stack((attention, seen), 1), filters, padding=kernel // 2).transpose(1, 2)
@@ -45,19 +45,22 @@ def plain_loop(gates, memory, keys, outside, weights):
     return tuple(torch.stack(column) for column in zip(*out, strict=True))
 
 
-def loop_inputs(dtype=torch.float64):
+def loop_inputs(tokens=6, kernel=5, dtype=torch.float32):
     torch.manual_seed(3)
-    steps, batch, tokens, size, width, keys, kernel = 9, 3, 6, 5, 4, 7, 5
+    steps, batch, size, width, keys = 9, 3, 5, 4, 7
     shapes = [(steps, batch, 4 * width), (batch, tokens, size), (batch, tokens, keys)]
     shapes += [(4 * width, size + width), (keys, width), (keys, 2 * kernel), (keys,)]
     leaves = [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
-    outside = torch.arange(tokens) >= torch.tensor([[6], [4], [2]])
+    outside = torch.arange(tokens) >= torch.tensor([[tokens], [tokens - 2], [tokens // 3]])
     return leaves, outside
 
 
-@pytest.mark.parametrize("remember", [True, False])
-def test_the_fast_loop_has_the_gradients_of_a_plain_loop(remember):
-    leaves, outside = loop_inputs(torch.float32)
+@pytest.mark.parametrize(
+    ("tokens", "kernel", "remember"),
+    [(6, 5, True), (6, 5, False), (6, 31, True), (BLOCK, 5, True), (2 * BLOCK + 3, 31, True), (BLOCK + 1, 5, False)],
+)
+def test_the_fast_loop_has_the_gradients_of_a_plain_loop(tokens, kernel, remember):
+    leaves, outside = loop_inputs(tokens, kernel)
     found = attend(*leaves[:3], outside, LoopWeights(*leaves[3:]), remember)
     wanted = plain_loop(*leaves[:3], outside, LoopWeights(*leaves[3:]))
     for one, other in zip(found, wanted, strict=True):
@@ -68,6 +71,17 @@ def test_the_fast_loop_has_the_gradients_of_a_plain_loop(remember):
     for one, other in zip(grads, plain, strict=True):
         assert other.abs().max() > 0
         torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_the_fast_loop_in_half_precision_points_the_same_way():
+    leaves, outside = loop_inputs(BLOCK + 1)
+    grads = []
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found = attend(*leaves[:3], outside, LoopWeights(*leaves[3:]), True)
+        grads.append(torch.autograd.grad(sum(one.square().sum() for one in found), leaves))
+    for one, other in zip(*grads, strict=True):
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), 0) > 0.98
 
 
 def utterances(count=3, mels=8, seed=5):
