@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from .settings import Settings
 from .wav import read_wav
 
 LONGEST_FACTOR = 1.5
-SAMPLES = 4
+SAMPLES = 16  # scores deviate by 0.3 to 0.5: the mean of four would be good to 0.2 only
 
 
 class Judgement(NamedTuple):
@@ -113,8 +114,10 @@ def listen(model: Tacotron2, utterances: Sequence[Utterance], settings: Settings
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Means over samples, and the share that stopped by itself."""
-    return report([one.values for one in samples]) | {"stopped": sum(one.stopped for one in samples) / len(samples)}
+    """Means over samples, how far apart the audio_quality_scores lie, and the share that stopped by itself."""
+    told = report([one.values for one in samples]) | {"stopped": sum(one.stopped for one in samples) / len(samples)}
+    scores = [one.values["audio_quality_score"] for one in samples if "audio_quality_score" in one.values]
+    return told | ({"audio_quality_deviation": statistics.stdev(scores)} if len(scores) > 1 else {})
 
 
 def write_samples(samples: Sequence[Sample], folder: Path, settings: Settings) -> None:

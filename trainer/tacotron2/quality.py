@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -26,8 +27,7 @@ def audio_quality_score(reference: Tensor, spoken: Tensor, rate: int) -> float:
     """ViSQOL's speech mode over samples (L) and (L'): 1 bad to 5 the same, NaN where the recording has no speech. Unavailable
     without its libraries: without the runtime of its lattice it would fall back to higher scores."""
     try:
-        api = import_module("visqol").VisqolApi()
-        api.create(mode="speech", use_lattice_model=True)
+        api = _speech_model()
     except ImportError as error:
         raise Unavailable(f"audio_quality_score needs {error.name or 'ai-edge-litert'}, which is not installed", INSTALL) from None
     pair = [resampled(_lasting(one, rate), rate, SPEECH_RATE_HZ).double().numpy() for one in (reference, spoken)]
@@ -35,6 +35,13 @@ def audio_quality_score(reference: Tensor, spoken: Tensor, rate: int) -> float:
         return float(api.measure_from_arrays(pair[0], pair[1], SPEECH_RATE_HZ).moslqo)
     except (ValueError, IndexError):  # not one patch of speech in the reference
         return math.nan
+
+
+@lru_cache(maxsize=1)
+def _speech_model() -> Any:
+    api = import_module("visqol").VisqolApi()
+    api.create(mode="speech", use_lattice_model=True)
+    return api
 
 
 def quality_metrics(reference: Tensor, spoken: Tensor, front: Front, wanted: Sequence[str]) -> dict[str, float]:
