@@ -121,6 +121,7 @@ class Attempt:
         for series, rules in wanted.items():
             subject = Subject(record.run, record.attempt, series, self.goal if series == self.monitor else "min", record.group)
             window = Window(subject, [measure for rule in rules for measure in rule.policy.measures(subject)])
+            window.kind = f"{subject.goal} {[rule.policy for rule in rules]!r} {list(window.measures)!r}"
             if series in before:
                 window.load(before[series].dump())
             self.windows[series] = window

@@ -32,10 +32,11 @@ def judge_in_order(heap: Heap, before: Callable[[float], None], conclude: Conclu
 class Candidates:
     """The points of one columns at which one rule may speak, in order."""
 
-    def __init__(self, attempt: Attempt, rule: Rule, columns: Columns, number: int) -> None:
+    def __init__(self, attempt: Attempt, rule: Rule, columns: Columns, number: int, points: list[int] | None = None) -> None:
+        """`points`: what the rule's screen has found, if it was asked already."""
         self.attempt, self.rule, self.columns, self.number = attempt, rule, columns, number
         self.latch = attempt.latch(rule)
-        self.points = self._screened()
+        self.points = self._screened() if points is None else points
         self.at = 0
         self.when = 0.0
         """Append time of the point it was pushed for."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,12 +18,12 @@ from ..core.errors import CorruptData
 from ..core.events import MetricChunk, Request, RunEvent, decode
 from ..core.ports import CONTROL, METRICS, RUNS, Message, Record
 from ..core.switches import Switches
-from ..core.window import Columns, Window
 from .attempt import Attempt, Rules
 from .backlog import Backlog
-from .candidates import Candidates, Heap, judge_in_order
+from .candidates import judge_in_order
 from .cuts import Cuts
 from .docket import Docket, Gates
+from .screening import Screening
 from .stretch import Stretch
 from .switchboard import Switchboard
 
@@ -39,6 +38,7 @@ class Judge:
         self.counters: Counter[str] = Counter()
         self._docket = Docket(gates, self.counters)
         self._cuts = Cuts(self._docket, rules, primary)
+        self._screening = Screening(self._docket.attempts, self._docket.cohorts, self.counters)
         self._not_after_s = not_after_s
         self._records = 0
         """Records of metrics folded by this process: what the order of points of several runs goes by."""
@@ -140,7 +140,8 @@ class Judge:
         for one, positions in chunk.positions(attempt.windows):
             if one.steps:
                 points = (one.steps, one.values, one.times)
-                columns = self._extend(attempt.windows[one.name], chunk.source, positions, points, record.time, self._records)
+                window = attempt.windows[one.name]
+                columns = self._screening.extend(window, chunk.source, positions, points, record.time, self._records)
                 if columns is not None:
                     self._docket.cohorts.take(attempt, one.name, columns)
 
@@ -176,28 +177,8 @@ class Judge:
 
     def _judge(self, stretch: Stretch) -> None:
         """Judges what was gathered since the last cut: candidates of all series in the order of the log."""
-        heap: Heap = []
-        gathered: list[tuple[Attempt, Columns]] = []
-        for (name, series, source), new in stretch.take():
-            attempt = self.attempts[name]
-            columns = self._extend(attempt.windows[series], source, *new)
-            if columns is not None:
-                self._docket.cohorts.take(attempt, series, columns)
-                gathered.append((attempt, columns))
-        for attempt, columns in gathered:
-            series = columns.subject.series
-            peers = self._docket.cohorts.peers(attempt, series, columns, self.attempts)
-            seen = columns if peers is None else replace(columns, peers=peers)
-            for number, rule in enumerate(attempt.rules):
-                if attempt.judged(rule) == series:
-                    Candidates(attempt, rule, seen, number).push(heap, len(heap))
-        judge_in_order(heap, self._docket.fire, self._docket.conclude)
-
-    def _extend(self, window: Window, *points: Any) -> Columns | None:
-        before = window.not_advancing
-        columns = window.extend(*points)
-        self.counters["steps_not_advancing"] += window.not_advancing - before
-        return columns
+        if stretch:
+            judge_in_order(self._screening.candidates(stretch.take()), self._docket.fire, self._docket.conclude)
 
     # -- state -----------------------------------------------------------------------------------------------------
 

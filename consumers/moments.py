@@ -44,4 +44,4 @@ def moment(seen: Evidence, after: int) -> Peers | None:
 
 def shown(seen: Evidence, y: float) -> float:
     """A turned value as the series has it."""
-    return y if seen.subject.goal == "min" else -y
+    return y if seen.subject.goal == "min" else 0.0 - y

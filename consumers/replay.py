@@ -168,7 +168,9 @@ class Replay:
                 running = columns.orders[peers.points] <= np.array([last[run].end for run in peers.runs])[:, None]
                 # How a peer ended is looked at only where it no longer ran.
                 states = [last[run].trial.state for run in peers.runs]
-                columns = fed.columns[series] = replace(columns, peers=replace(peers, running=running, states=states))
+                finished = np.array([[state == "finished"] for state in states])
+                peers = replace(peers, running=running, states=states, finished=finished)
+                columns = fed.columns[series] = replace(columns, peers=peers)
             for number, rule in enumerate(fed.attempt.rules):
                 if fed.attempt.judged(rule) == series:
                     fed.candidates.append(Candidates(fed.attempt, rule, columns, number))
@@ -234,7 +236,7 @@ class Replay:
         row = peers.runs.index(run)
         peers.last[row, later] = shown.get(attempt.canonical(series), NONE)
         peers.running[row, later] = False
-        peers.states[row] = "pruned"
+        peers.states[row], peers.finished[row] = "pruned", False
         compares = any(isinstance(one, RungMeasure) for one in candidates.rule.policy.measures(columns.subject))
         return compares and bool(later.any())
 

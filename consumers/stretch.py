@@ -1,9 +1,9 @@
-"""Points gathered between two cuts, series by series, so that a window folds many small chunks at once."""
+"""Points gathered between two cuts, series by series, so that many small chunks of many series are folded at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,32 +12,64 @@ from ..core.window import Floats, Ints
 
 Key = tuple[str, str, str]
 """(attempt, series, source)"""
-Gathered = tuple[list[int], tuple[list[int], list[Any], list[float]], Floats, Ints]
-"""positions, (steps, values, times), append times, numbers of the records"""
+
+
+class Gathered(NamedTuple):
+    """The points of S keys, in the order in which each first came, one key's after the other's: those of key i are
+    [starts[i], starts[i + 1])."""
+
+    keys: Sequence[Key]
+    starts: Ints
+    positions: Ints
+    steps: Ints
+    values: Floats
+    times: Floats
+    appended: Floats
+    orders: Ints
 
 
 class Stretch:
-    """Columns that grow until they are taken."""
+    """Chunks that are kept until they are taken."""
 
     def __init__(self) -> None:
-        self._parts: dict[Key, list[tuple[list[int], Series, float, int]]] = {}
+        self._parts: dict[Key, list[tuple[Sequence[int], Series, float, int]]] = {}
 
-    def add(self, key: Key, positions: list[int], points: Series, appended: float, order: int) -> None:
-        """Adds the points of one chunk, appended to the log at one time as the `order`-th record."""
-        self._parts.setdefault(key, []).append((positions, points, appended, order))
+    def __bool__(self) -> bool:
+        return bool(self._parts)
 
-    def take(self) -> Iterator[tuple[Key, Gathered]]:
-        """All that was gathered, in the order in which each series first came; afterwards it is empty."""
+    def add(self, key: Key, positions: Sequence[int], points: Series, appended: float, order: int) -> None:
+        """Adds the points of one chunk (n >= 1), appended to the log at one time as the `order`-th record."""
+        parts = self._parts.get(key)
+        if parts is None:
+            self._parts[key] = [(positions, points, appended, order)]
+        else:
+            parts.append((positions, points, appended, order))
+
+    def take(self) -> Gathered:
+        """All that was gathered; afterwards it is empty."""
         parts, self._parts = self._parts, {}
-        for key, chunks in parts.items():
-            positions, first = chunks[0][:2]
-            sizes = [len(one[0]) for one in chunks]
-            when = np.repeat([one[2] for one in chunks], sizes)
-            orders = np.repeat([one[3] for one in chunks], sizes)
-            if len(chunks) == 1:
-                yield key, (positions, (first.steps, first.values, first.times), when, orders)
-                continue
-            steps = [step for one in chunks for step in one[1].steps]
-            values = [value for one in chunks for value in one[1].values]
-            times = [time for one in chunks for time in one[1].times]
-            yield key, ([at for one in chunks for at in one[0]], (steps, values, times), when, orders)
+        positions: list[int] = []
+        steps: list[int] = []
+        values: list[Any] = []
+        times: list[float] = []
+        starts, sizes, whens, orders = [0], [], [], []
+        for chunks in parts.values():
+            for at, points, appended, order in chunks:
+                positions += at
+                steps += points.steps
+                values += points.values
+                times += points.times
+                sizes.append(len(at))
+                whens.append(appended)
+                orders.append(order)
+            starts.append(len(positions))
+        return Gathered(
+            list(parts),
+            np.array(starts),
+            np.array(positions, np.int64),
+            np.array(steps, np.int64),
+            np.array(values, np.float64),
+            np.array(times, np.float64),
+            np.repeat(np.array(whens), sizes),
+            np.repeat(np.array(orders), sizes),
+        )

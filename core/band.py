@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .events import Goal
-from .measures import FEW, in_a_row, one_by_one
+from .measures import FEW, alone, ended, in_a_row, one_by_one
 from .window import Floats, Ints
 
 WINDOW = 64
@@ -20,8 +21,8 @@ EVERY = 8
 """Evaluations after which it is drawn anew; the first is drawn after as many, and needs as many finite values."""
 SIGMA = 1.4826
 """The median absolute deviation times this estimates the standard deviation of a normal distribution."""
-
-_LAGS = np.arange(WINDOW)
+MOST_PAST = 4 * WINDOW
+"""So far it grows before what is older is cut off."""
 
 
 def median_of(ordered: list[float]) -> float:
@@ -33,6 +34,10 @@ def median_of(ordered: list[float]) -> float:
 def medians(rows: Floats) -> tuple[Floats, Ints]:
     """The median of the numbers of each row (NaN is no number), and how many there are."""
     ordered = np.sort(rows, axis=1)  # NaN last
+    n = rows.shape[1]
+    if not np.isnan(ordered[:, -1]).any():
+        low, high = ordered[:, (n - 1) // 2], ordered[:, n // 2]
+        return low + (high - low) / 2, np.full(len(rows), n)
     counts = (~np.isnan(ordered)).sum(axis=1)
     row = np.arange(len(rows))
     low, high = ordered[row, (counts - 1).clip(min=0) // 2], ordered[row, counts // 2]
@@ -60,7 +65,7 @@ class BandMeasure:
         self.new_segment()
 
     def new_segment(self) -> None:
-        self._past: deque[float] = deque([math.nan] * WINDOW, WINDOW)
+        self._past = array("d", [math.nan] * WINDOW)
         self._seen = self._row = 0
         self._median = self._edge = math.nan
 
@@ -70,54 +75,73 @@ class BandMeasure:
         if self._seen % EVERY == 0:
             self._median, self._edge = self._draw()
         self._past.append(y if finite else math.nan)
+        if len(self._past) > MOST_PAST:
+            del self._past[:-WINDOW]
         self._seen += 1
         self._row = 0 if finite and not y > self._edge else self._row + 1
         return self._sign * self._median, self._sign * self._edge, self._row
 
     def _draw(self) -> tuple[float, float]:
         """The band of the past: its median and edge, or NaN where there is none."""
-        known = sorted(y for y in self._past if not math.isnan(y))
+        known = sorted([y for y in self._past[-WINDOW:] if not math.isnan(y)])
         if len(known) < EVERY:
             return math.nan, math.nan
         median = median_of(known)
-        spread = median_of(sorted(abs(y - median) for y in known))
+        spread = median_of(sorted([abs(y - median) for y in known]))
         reach = max(self._width * SIGMA * spread, self._rise * abs(median))  # NaN, in front, stays
         return (median, median + reach) if reach > 0 else (math.nan, math.nan)  # zero throughout: no scale
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
-        n = len(values)
-        if n <= FEW:
+        if len(values) <= FEW:
             return one_by_one(("median", "edge", "row"), self._point, steps, values)
-        finite = np.isfinite(values)
-        y = self._sign * values
-        past = np.concatenate((self._past, np.where(finite, y, np.nan)))
-        median, edge = np.full(n, self._median), np.full(n, self._edge)
-        first = -self._seen % EVERY
-        drawn = np.arange(first, n, EVERY)
-        new_median, new_edge = self._draw_each(past[drawn[:, None] + _LAGS])
-        which = (np.arange(first, n) - first) // EVERY
-        median[first:], edge[first:] = new_median[which], new_edge[which]
-        row = in_a_row(~finite | (y > edge), self._row)
-        self._past.extend(past[-WINDOW:].tolist())
-        self._seen += n
-        self._row, self._median, self._edge = int(row[-1]), float(median[-1]), float(edge[-1])
-        return {"median": self._sign * median, "edge": self._sign * edge, "row": row}
+        return alone(self, steps, values)
 
-    def _draw_each(self, rows: Floats) -> tuple[Floats, Floats]:
-        """As `_draw`, of each row of a past."""
+    @classmethod
+    def fold_many(cls, many: Sequence[BandMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
+        like = many[0]
+        finite = np.isfinite(values)
+        y = like._sign * values
+        before = np.frombuffer(b"".join([one._past[-WINDOW:].tobytes() for one in many])).reshape(len(many), WINDOW)
+        past = np.concatenate((before, np.where(finite, y, np.nan)), axis=1)
+        median, edge = cls._drawn(many, past, ends)
+        row = in_a_row(~finite | (y > edge), np.array([one._row for one in many]))
+        held = (ended(median, ends), ended(edge, ends), ended(row, ends))
+        for one, end, taken, *state in zip(many, (ends + 1).tolist(), past, *held, strict=True):
+            one._past = array("d", taken[end : end + WINDOW].tobytes())
+            one._seen += end
+            one._median, one._edge, one._row = state
+        return {"median": like._sign * median, "edge": like._sign * edge, "row": row}
+
+    @staticmethod
+    def _drawn(many: Sequence[BandMeasure], past: Floats, ends: Ints) -> tuple[Floats, Floats]:
+        """[m, n] each: median and edge of the bands that hold at the points, which stand in `past` [m, 64 + n]."""
+        n = past.shape[1] - WINDOW
+        first = (-np.array([one._seen for one in many]) % EVERY)[:, None]
+        drawn = first + np.arange(0, n, EVERY)
+        rows, columns = (drawn <= ends[:, None]).nonzero()
+        held = np.array([(one._median, one._edge) for one in many])
+        if not rows.size:
+            return np.repeat(held[:, :1], n, axis=1), np.repeat(held[:, 1:], n, axis=1)
+        bands = np.repeat(held[:, :, None], drawn.shape[1] + 1, axis=2)
+        bands[rows, :, columns + 1] = many[0]._draw_each(sliding_window_view(past, WINDOW, axis=1)[rows, drawn[rows, columns]])
+        which = (np.arange(n) - first) // EVERY + 1
+        return np.take_along_axis(bands[:, 0], which, axis=1), np.take_along_axis(bands[:, 1], which, axis=1)
+
+    def _draw_each(self, rows: Floats) -> Floats:
+        """[k, 2]: as `_draw`, of each row of a past."""
         with np.errstate(over="ignore", invalid="ignore"):
             median, counts = medians(rows)
             spread = medians(np.abs(rows - median[:, None]))[0]
             reach = np.maximum(self._width * SIGMA * spread, self._rise * np.abs(median))
-            edge = median + reach
-        known = (counts >= EVERY) & (reach > 0)
-        return np.where(known, median, np.nan), np.where(known, edge, np.nan)
+            bands = np.stack((median, median + reach), axis=1)
+        bands[~((counts >= EVERY) & (reach > 0))] = np.nan
+        return bands
 
     def dump(self) -> dict[str, Any]:
         band = [self._median, self._edge]
-        return {"past": list(self._past), "seen": self._seen, "row": self._row, "band": band}
+        return {"past": self._past[-WINDOW:].tolist(), "seen": self._seen, "row": self._row, "band": band}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self._past = deque(state["past"], WINDOW)
+        self._past = array("d", state["past"])
         self._seen, self._row = state["seen"], state["row"]
         self._median, self._edge = state["band"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,13 @@ class EvaluationsMeasure:
         count = np.arange(self._count + 1, self._count + 1 + len(values))
         self._count = int(count[-1])
         return {"count": count}
+
+    @classmethod
+    def fold_many(cls, many: Sequence[EvaluationsMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
+        before = np.array([one._count for one in many])
+        for one, n in zip(many, (ends + 1).tolist(), strict=True):
+            one._count += n
+        return {"count": before[:, None] + np.arange(1, values.shape[1] + 1)}
 
     def new_segment(self) -> None:
         """See the class."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from operator import lt
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -61,13 +61,13 @@ class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ki
     group: str | None = None
     v: int = msgspec.field(default_factory=_version)
 
-    def positions(self, of: Container[str] | None = None) -> Iterator[tuple[Series, list[int]]]:
+    def positions(self, of: Container[str] | None = None) -> Iterator[tuple[Series, Sequence[int]]]:
         """Each series (or those named in `of`) with the positions of its points in the source."""
         following = self.seq
         for one in self.series:
             if of is None or one.name in of:
                 if one.at is None:
-                    yield one, list(range(following, following + len(one.steps)))
+                    yield one, range(following, following + len(one.steps))
                 else:
                     yield one, list(map(self.seq.__add__, one.at))
             following += len(one.steps)

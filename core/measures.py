@@ -9,7 +9,7 @@ After a restore (`new_segment`) a best stays, for it was reached; counts that le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .best import improves
 from .events import Goal
-from .window import Floats, Ints
+from .window import Floats, FoldsMany, Ints
 
 Mask = NDArray[np.bool_]
 Threshold = Literal["rel", "abs"]
@@ -35,16 +35,31 @@ def one_by_one(
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
+def alone(measure: FoldsMany, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+    """The columns of a measure that folds many, for one series."""
+    columns = measure.fold_many([measure], steps[None], values[None], np.array([len(values) - 1]))
+    return {name: column[0] for name, column in columns.items()}
+
+
+def ended(columns: NDArray[Any], ends: Ints) -> list[Any]:
+    """What stands at the end of each row."""
+    found: list[Any] = columns[np.arange(len(ends)), ends].tolist()
+    return found
+
+
 def turned(values: Floats, goal: Goal) -> Floats:
     """The values so that less is better, with +inf for what is not a number."""
     y = values if goal == "min" else -values
     return np.where(np.isnan(y), np.inf, y)
 
 
-def in_a_row(mask: Mask, before: int) -> Ints:
-    """For each point how many points up to it were True without a break; `before` of them came just before the first."""
-    at = np.arange(len(mask))
-    return at - np.maximum.accumulate(np.where(mask, -1 - before, at))
+def in_a_row(mask: Mask, before: int | Ints) -> Ints:
+    """For each point (last axis) how many points up to it were True without a break; `before` of them came just before the
+    first, in each row."""
+    if not mask.any():
+        return np.zeros(mask.shape, np.int64)
+    at = np.arange(mask.shape[-1])
+    return at - np.maximum.accumulate(np.where(mask, -1 - np.asarray(before)[..., None], at), axis=-1)
 
 
 def better(y: Floats, best: float, bar: Callable[[float], float], also: Mask | None = None) -> list[int]:
@@ -249,9 +264,16 @@ class NotFiniteMeasure:
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         if len(values) <= FEW:
             return one_by_one(("row", "total"), self._point, steps, values)
+        return alone(self, steps, values)
+
+    @classmethod
+    def fold_many(cls, many: Sequence[NotFiniteMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
         odd = ~np.isfinite(values)
-        row, total = in_a_row(odd, self._row), self._total + np.cumsum(odd)
-        self._row, self._total = int(row[-1]), int(total[-1])
+        before = np.array([one._total for one in many])
+        row = in_a_row(odd, np.array([one._row for one in many]))
+        total = before[:, None] + np.cumsum(odd, axis=1) if odd.any() else np.repeat(before[:, None], values.shape[1], axis=1)
+        for one, last, count in zip(many, ended(row, ends), ended(total, ends), strict=True):
+            one._row, one._total = last, count
         return {"row": row, "total": total}
 
     def new_segment(self) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .events import Goal
-from .measures import FEW, one_by_one
+from .measures import FEW, alone, ended, one_by_one
 from .window import Floats, Ints
 
 OCTAVE = 32
@@ -62,18 +62,32 @@ class RungMeasure:
         self.goal: Goal = goal
         self._sign = 1.0 if goal == "min" else -1.0
         self.start = NONE
-        self.curve: Floats = np.empty(0)
+        self._curve: Floats = np.empty(OCTAVE)
+        self._length = 0
         self._rung = NONE
         self._best = math.inf
 
     @property
     def closed(self) -> int:
         """The highest closed rung, -1 before there is one."""
-        return self.start + len(self.curve) - 1 if len(self.curve) else NONE
+        return self.start + self._length - 1 if self._length else NONE
+
+    @property
+    def curve(self) -> Floats:
+        """The best until each closed rung, from `start` on."""
+        return self._curve[: self._length]
+
+    def _close(self, best: float | Floats, rungs: int) -> None:
+        """So many more rungs are closed."""
+        end = self._length + rungs
+        if end > len(self._curve):
+            self._curve = np.concatenate((self.curve, np.empty(end)))
+        self._curve[self._length : end] = best
+        self._length = end
 
     def _point(self, step: int, value: float) -> tuple[int, float]:
         rung, before = rung_of(step), self._best
-        y = self._sign * value
+        y = self._sign * value + 0.0  # -0.0 is no other best than 0.0, however the points are cut
         if math.isfinite(y) and y < self._best:
             self._best = y
         if rung <= self._rung:
@@ -81,31 +95,52 @@ class RungMeasure:
         if self._rung == NONE:
             self.start = self._rung = rung
             return NONE, before
-        self.curve = np.concatenate((self.curve, np.full(rung - self._rung, before)))
+        self._close(before, rung - self._rung)
         self._rung = rung
         return rung - 1, before
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
-        n = len(values)
-        if n <= FEW:
+        if len(values) <= FEW:
             return one_by_one(("closed", "best"), self._point, steps, values)
-        y = np.where(np.isfinite(values), self._sign * values, np.inf)
-        best = np.minimum.accumulate(np.concatenate(([self._best], y)))
-        before, self._best = best[:-1], float(best[-1])
-        highest = np.maximum.accumulate(np.concatenate(([self._rung], rungs_of(steps))))
-        was, rung = highest[:-1], highest[1:]
-        entered = rung > was
-        closes = entered & (was != NONE)
-        if self._rung == NONE:
-            self.start = int(rung[0])
-        self.curve = np.concatenate((self.curve, np.repeat(before[closes], (rung - was)[closes])))
-        self._rung = int(rung[-1])
-        return {"closed": np.where(closes, rung - 1, NONE), "best": before}
+        return alone(self, steps, values)
+
+    @classmethod
+    def fold_many(cls, many: Sequence[RungMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
+        held = np.array([one._best for one in many])[:, None]
+        y = np.where(np.isfinite(values), many[0]._sign * values + 0.0, np.inf)
+        best = np.minimum.accumulate(np.concatenate((held, y), axis=1), axis=1)
+        closed = np.full(values.shape, NONE)
+        rung = np.array([one._rung for one in many])
+        following = _BOUNDS[np.minimum(rung + 1, len(_BOUNDS) - 1)]
+        goes = ((steps[np.arange(len(ends)), ends] >= following) | (rung == NONE)).nonzero()[0]
+        if goes.size:
+            closed[goes] = cls._entered([many[i] for i in goes.tolist()], steps[goes], best[goes, :-1], rung[goes])
+        for one, reached in zip(many, ended(best, ends + 1), strict=True):
+            one._best = reached
+        return {"closed": closed, "best": best[:, :-1]}
+
+    @staticmethod
+    def _entered(many: Sequence[RungMeasure], steps: Ints, before: Floats, rung: Ints) -> Ints:
+        """The closed rungs, of measures whose points enter others; what is repeated behind the last point closes none."""
+        highest = np.maximum.accumulate(np.concatenate((rung[:, None], rungs_of(steps)), axis=1), axis=1)
+        was, now = highest[:, :-1], highest[:, 1:]
+        closes = (now > was) & (was != NONE)
+        rungs = np.where(closes, now - was, 0)
+        curves, ends = np.repeat(before[closes], rungs[closes]), np.cumsum(rungs.sum(axis=1)).tolist()
+        begin = 0
+        for one, first, last, end in zip(many, now[:, 0].tolist(), now[:, -1].tolist(), ends, strict=True):
+            one._rung = last
+            if one.start == NONE:
+                one.start = first
+            if end > begin:
+                one._close(curves[begin:end], end - begin)
+            begin = end
+        return np.where(closes, now - 1, NONE)
 
     def finish(self) -> None:
         """Nothing more comes: the rung of the last point is closed, too."""
         if self._rung != NONE and self.closed < self._rung:
-            self.curve = np.append(self.curve, self._best)
+            self._close(self._best, 1)
 
     def new_segment(self) -> None:
         """What was reached was reached: a rung that was closed stays closed."""
@@ -115,4 +150,5 @@ class RungMeasure:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.start, self._rung, self._best = state["start"], state["rung"], state["best"]
-        self.curve = np.frombuffer(state["curve"], np.float64).copy()
+        self._curve = np.frombuffer(state["curve"], np.float64).copy()
+        self._length = len(self._curve)

@@ -6,9 +6,10 @@ right after it. The same points give the same columns however they were cut into
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 TAIL = 128
 """Points a window keeps as they were."""
+LOWEST = -(2**63)
+MOST_TAIL = 3 * TAIL
+"""So many it keeps before what is older is cut off."""
 
 
 class Measure(Protocol):
@@ -40,6 +44,15 @@ class Measure(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The state that `dump` gave."""
+
+
+@runtime_checkable
+class FoldsMany(Measure, Protocol):
+    """A measure that folds the points of many series at once."""
+
+    def fold_many(self, many: Sequence[Any], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
+        """What `fold` gives for each of m measures of this key, as [m, n] arrays of `steps` and `values`. The last point of row
+        i is at `ends[i]`; behind it that one is repeated, and whatever the columns say there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Columns:
-    """n points to be judged, in order, as columns; `figures[key][name]` are what the measures knew right after each.
+    """n points to be judged, in order, as columns; `figures[key][name]` are what the measures knew right after each. A screen
+    may be shown those of many series that are judged alike, one series after the other: `subject` is then one of them.
     `orders` number the records they came in, over all runs; `peers` are the other runs of the group, if there are any."""
 
     subject: Subject
@@ -139,6 +153,22 @@ class Columns:
         )
 
 
+class Latest(NamedTuple):
+    """The last judged point of a series. `figures` are plain numbers, or columns, of which `row` is its own."""
+
+    step: int
+    value: float
+    time: float
+    figures: Mapping[str, Mapping[str, Any]]
+    row: int | None = None
+
+    def shown(self) -> Mapping[str, Mapping[str, Any]]:
+        """The figures as plain numbers."""
+        if self.row is None:
+            return self.figures
+        return {key: {name: column[self.row].item() for name, column in named.items()} for key, named in self.figures.items()}
+
+
 def _pick(mask: NDArray[np.bool_], *columns: Any) -> tuple[Any, ...]:
     return tuple(column[mask] for column in columns)
 
@@ -155,16 +185,17 @@ class Window:
 
     def __init__(self, subject: Subject, measures: Iterable[Measure] = ()) -> None:
         self.subject = subject
+        self.kind = ""
+        """Windows of one kind have the same measures, and the same policies judge them."""
         self.measures = {one.key: one for one in measures}
         self.last: dict[str, int] = {}
         self.last_step: int | None = None
         self.points = 0
         self.repeated = 0
         self.not_advancing = 0
-        self._steps: Ints = np.empty(0, np.int64)
-        self._values: Floats = np.empty(0, np.float64)
-        self._latest: Columns | None = None
-        self._restored: tuple[int, float, float, dict[str, dict[str, float]]] | None = None
+        self._steps, self._values = array("q"), array("d")
+        """The last points: up to 128, or some more that were not cut off yet."""
+        self._latest: Latest | None = None
 
     def extend(
         self,
@@ -189,7 +220,7 @@ class Window:
         if not at.size:
             return None
         self.last[source] = int(at[-1])
-        ahead = steps > _highest_before(steps, np.iinfo(np.int64).min if self.last_step is None else self.last_step)
+        ahead = steps > _highest_before(steps, self.floor)
         if not ahead.all():
             self.not_advancing += int(ahead.size - ahead.sum())
             at, steps, values, times, when, order = _pick(ahead, at, steps, values, times, when, order)
@@ -197,21 +228,37 @@ class Window:
                 return None
         self.last_step = int(steps[-1])
         self.points += len(steps)
-        tail_steps: Ints = np.concatenate((self._steps, steps))
-        tail: Floats = np.concatenate((self._values, values))
-        self._steps, self._values = tail_steps[-TAIL:], tail[-TAIL:]
         figures = {key: one.fold(steps, values) for key, one in self.measures.items()}
-        self._latest = Columns(self.subject, source, at, steps, values, times, when, order, figures, tail_steps, tail)
-        return self._latest
+        tail_steps, tail = self.recent()
+        tail_steps, tail = np.concatenate((tail_steps, steps)), np.concatenate((tail, values))
+        columns = Columns(self.subject, source, at, steps, values, times, when, order, figures, tail_steps, tail)
+        last = Latest(self.last_step, float(values[-1]), float(times[-1]), figures, -1)
+        self.keep(steps[-TAIL:].tobytes(), values[-TAIL:].tobytes(), last)
+        return columns
+
+    @property
+    def floor(self) -> int:
+        """A step must be above it to be judged."""
+        return LOWEST if self.last_step is None else self.last_step
+
+    def recent(self) -> tuple[Ints, Floats]:
+        """The steps and values of the last points, up to 128."""
+        return np.array(self._steps[-TAIL:], np.int64), np.array(self._values[-TAIL:], np.float64)
+
+    def keep(self, steps: bytes, values: bytes, latest: Latest) -> None:
+        """Keeps the points that were folded, the last 128 or all of them: int64 and float64."""
+        self._steps.frombytes(steps)
+        self._values.frombytes(values)
+        if len(self._steps) > MOST_TAIL:
+            del self._steps[:-TAIL], self._values[:-TAIL]
+        self._latest = latest
 
     def latest(self, now: float, trigger: str) -> Evidence | None:
         """The evidence of the last judged point, as of `now` and for `trigger`; None before there is one."""
-        if self._latest is not None:
-            return replace(self._latest.evidence(len(self._latest) - 1), now=now, trigger=trigger)
-        if self._restored is None:
+        last = self._latest
+        if last is None:
             return None
-        step, value, time, figures = self._restored
-        return Evidence(self.subject, step, value, time, now, trigger, figures, self._steps, self._values)
+        return Evidence(self.subject, last.step, last.value, last.time, now, trigger, last.shown(), *self.recent())
 
     def new_segment(self) -> None:
         """After a restore: steps may start again from an earlier one, measures start a new segment."""
@@ -227,8 +274,8 @@ class Window:
             "last": self.last,
             "last_step": self.last_step,
             "counts": [self.points, self.repeated, self.not_advancing],
-            "steps": self._steps.tobytes(),
-            "values": self._values.tobytes(),
+            "steps": self._steps[-TAIL:].tobytes(),
+            "values": self._values[-TAIL:].tobytes(),
             "measures": {key: one.dump() for key, one in self.measures.items()},
         }
 
@@ -237,10 +284,8 @@ class Window:
         self.last = dict(state["last"])
         self.last_step = state["last_step"]
         self.points, self.repeated, self.not_advancing = state["counts"]
-        self._latest = None
-        self._restored = None if state["latest"] is None else tuple(state["latest"])
-        self._steps = np.frombuffer(state["steps"], np.int64).copy()
-        self._values = np.frombuffer(state["values"], np.float64).copy()
+        self._latest = None if state["latest"] is None else Latest(*state["latest"])
+        self._steps, self._values = array("q", state["steps"]), array("d", state["values"])
         for key, one in self.measures.items():
             if key in state["measures"]:
                 one.load(state["measures"][key])

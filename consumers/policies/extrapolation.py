@@ -91,8 +91,7 @@ class Extrapolation(Policy):
         """[P, k]: doublings until the run is better by the margin; inf where it does not close in, -inf where it need not."""
         own, theirs = peers.own(), peers.at()
         nowhere = np.full(theirs.shape, -np.inf)
-        ends_well = np.array([state == "finished" for state in peers.states], np.bool_)[:, None]
-        ahead = (theirs < own) & np.isfinite(own) & (peers.running | ends_well)
+        ahead = (theirs < own) & np.isfinite(own) & (peers.running | peers.finished)
         if not ahead.any():
             return nowhere
         before = peers.rung - SPANS

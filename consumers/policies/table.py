@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from ...core.closed_rungs import ClosedRungs
 from ...core.events import Decision, Goal
 from ...core.peers import Peers
 from ...core.ports import Policy
-from ...core.rungs import NONE, RungMeasure, rung_of, rungs_of
+from ...core.rungs import NONE, RungMeasure, rungs_of
 from ...core.window import Columns, Evidence, Subject, Window
 
 START_S = 1_700_000_000.0
@@ -56,20 +58,21 @@ def among(
     """What the policy may look at right after the last of the values, when the others logged theirs at the same steps, each
     just before; `states` of those that no longer run."""
     known, ended = columns(values, policy, goal), states or {}
-    measure, last = RungMeasure(goal), rung_of(len(values) - 1) - 1
+    measure = RungMeasure(goal)
     figures = measure.fold(known.steps, known.values)
     points = np.flatnonzero(figures["closed"] != NONE)
     curves = [RungMeasure(goal) for _ in others]
-    best = np.full((len(others), max(last, *(rung_of(len(other)) for other in others.values())) + 2), np.nan)
+    rungs, rows = ClosedRungs(), np.zeros(len(others), np.int64)
     shown = np.empty((len(others), len(points)), np.int64)
     for row, (curve, other) in enumerate(zip(curves, others.values(), strict=True)):
         curve.fold(np.arange(len(other)), np.array(other, float))
-        best[row, curve.start : curve.closed + 1] = curve.curve
+        rows[row] = rungs.add()
+        rungs.put(int(rows[row]), curve.start, curve.curve, 0)
         shown[row] = rungs_of(np.minimum(points, len(other) - 1)) - 1
     runs = list(others)
     running = np.array([[run not in ended] * len(points) for run in runs])
-    rows, total = np.arange(len(runs)), float("nan")
     told = [ended.get(run, "running") for run in runs]
-    closed = figures["closed"][points]
-    peers = Peers(points, closed, runs, told, shown, running, total, measure.start, measure.curve, rows, best)
+    finished = np.array([[state == "finished"] for state in told])
+    closed, own = figures["closed"][points], measure.curve
+    peers = Peers(points, closed, runs, told, shown, running, finished, math.nan, measure.start, own, 0, rows[:, None], rungs)
     return replace(known, peers=peers).evidence(len(values) - 1)

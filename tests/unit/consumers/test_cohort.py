@@ -120,7 +120,7 @@ def expected(log, sign):
 def best(known, rung, sign):
     if rung < 0 or not known or rung < rung_of(known[0][0]):
         return math.nan
-    return min((sign * v for s, v in known if rung_of(s) <= rung and math.isfinite(v)), default=math.inf)
+    return min((sign * v + 0.0 for s, v in known if rung_of(s) <= rung and math.isfinite(v)), default=math.inf)  # no -0.0
 
 
 VALUE = st.one_of(st.floats(0, 9, width=16), st.just(math.nan))

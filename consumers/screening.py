@@ -1,0 +1,180 @@
+"""Folds what was gathered into the windows and finds the points at which rules may speak.
+
+Series that are judged alike are folded and screened in blocks, by array operations over series and points; those that are
+alone, and those in which a point is repeated or does not advance, each by itself, with the same results.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core.block import Block, Points
+from ..core.rungs import NONE
+from ..core.standing import FOREVER
+from ..core.window import Columns, Ints, Window
+from .attempt import Attempt
+from .candidates import Candidates, Heap
+from .cohort import Cohorts, Moments
+from .rules import Rule
+from .stretch import Gathered, Key
+
+MOST_POINTS = 32_768
+"""Points of a block: its arrays stay in the processor's cache."""
+MOST_PAIRS = 262_144
+"""Points of a block times peers, of which no more than so many points a series are counted: all may close a rung early."""
+EARLY_POINTS = 256
+
+
+class Part(NamedTuple):
+    """New points of one series: [start, start + size) of what was gathered."""
+
+    attempt: Attempt
+    series: str
+    source: str
+    window: Window
+    start: int
+    size: int
+
+    def rules(self) -> list[tuple[int, Rule]]:
+        """The rules that judge it, with their numbers."""
+        attempt = self.attempt
+        return [(number, rule) for number, rule in enumerate(attempt.rules) if attempt.judged(rule) == self.series]
+
+
+class Screening:
+    """Owned by the judge; `attempts` and `cohorts` are the docket's."""
+
+    def __init__(self, attempts: Mapping[str, Attempt], cohorts: Cohorts, counters: Counter[str]) -> None:
+        self._attempts, self._cohorts, self._counters = attempts, cohorts, counters
+
+    def extend(self, window: Window, *points: Any) -> Columns | None:
+        """Folds points into one window."""
+        before = window.not_advancing
+        columns = window.extend(*points)
+        self._counters["steps_not_advancing"] += window.not_advancing - before
+        return columns
+
+    def candidates(self, gathered: Gathered) -> Heap:
+        """Takes all in; what is to be judged."""
+        heap: Heap = []
+        self._counters["steps_not_advancing"] += 0  # it is told of from the first point on
+        spans = zip(gathered.keys, gathered.starts.tolist(), np.diff(gathered.starts).tolist(), strict=False)
+        parts = [self._part(key, start, size) for key, start, size in spans]
+        alone: list[tuple[Part, Columns]] = []
+        alike: list[Part] = []
+        for part, is_alike in zip(parts, _alike(parts, gathered), strict=True):  # groups are entered in the order of the log
+            if is_alike:
+                self._cohorts.enter(part.attempt, part.series)
+                alike.append(part)
+            elif (columns := self._alone(part, gathered)) is not None:
+                self._cohorts.take(part.attempt, part.series, columns)
+                alone.append((part, columns))
+        blocks = [_Folded(some, gathered) for some in self._in_blocks(alike)]
+        for block in blocks:
+            block.close_rungs(self._cohorts)
+        for part, columns in alone:
+            self._push_alone(heap, part, columns)
+        for block in blocks:
+            block.push(heap, self._cohorts, self._attempts)
+        return heap
+
+    def _part(self, key: Key, start: int, size: int) -> Part:
+        name, series, source = key
+        attempt = self._attempts[name]
+        return Part(attempt, series, source, attempt.windows[series], start, size)
+
+    def _alone(self, part: Part, gathered: Gathered) -> Columns | None:
+        _, _, positions, steps, values, times, appended, orders = gathered
+        one = slice(part.start, part.start + part.size)
+        points = (steps[one], values[one], times[one])
+        return self.extend(part.window, part.source, positions[one], points, appended[one], orders[one])
+
+    def _in_blocks(self, alike: Sequence[Part]) -> Iterator[Sequence[Part]]:
+        """Of one kind, of sizes that differ by a factor of two at most, and so for the sizes of their groups."""
+        found: dict[tuple[str, int, int], list[Part]] = {}
+        for part in alike:
+            company = self._cohorts.company(part.attempt, part.series)
+            found.setdefault((part.window.kind, (part.size - 1).bit_length(), company.bit_length()), []).append(part)
+        for (_, size, company), parts in found.items():
+            points = 1 << size
+            most = max(1, min(MOST_POINTS // points, MOST_PAIRS // (min(points, EARLY_POINTS) << company)))
+            for first in range(0, len(parts), most):
+                yield parts[first : first + most]
+
+    def _push_alone(self, heap: Heap, part: Part, columns: Columns) -> None:
+        peers = self._cohorts.peers(part.attempt, part.series, columns, self._attempts)
+        seen = columns if peers is None else replace(columns, peers=peers)
+        for number, rule in part.rules():
+            Candidates(part.attempt, rule, seen, number).push(heap, len(heap))
+
+
+class _Folded:
+    """A block with the parts that it is made of. `who` are those that closed a rung, at `moments`."""
+
+    def __init__(self, parts: Sequence[Part], gathered: Gathered) -> None:
+        self._parts = parts
+        windows, sources = [part.window for part in parts], [part.source for part in parts]
+        starts, sizes = np.array([part.start for part in parts]), np.array([part.size for part in parts])
+        self._block = Block(windows, sources, Points(*gathered[2:]), starts, sizes)
+        self._who: list[tuple[Attempt, str]] = []
+        self._moments: Moments | None = None
+        self._columns: dict[int, Columns] = {}
+
+    def close_rungs(self, cohorts: Cohorts) -> None:
+        """The cohorts take in what was closed."""
+        measure = self._parts[0].attempt.curve(self._parts[0].series)
+        if measure is None:
+            return
+        closed: Ints = self._block.flat(self._block.figures[measure.key]["closed"])
+        points = (closed != NONE).nonzero()[0]
+        if not points.size:
+            return
+        rows, rungs, orders = self._block.rows(points), closed[points], self._block.flat(self._block.points.orders)[points]
+        edges = [*np.diff(rows, prepend=-1).nonzero()[0].tolist(), len(rows)]
+        for begin, end in itertools.pairwise(edges):
+            attempt, series = self._parts[rows[begin]].attempt, self._parts[rows[begin]].series
+            self._who.append((attempt, series))
+            cohorts.fill(attempt, series, orders[begin:end], rungs[begin:end])
+        self._moments = Moments(points, np.repeat(np.arange(len(edges) - 1), np.diff(edges)), rungs, orders)
+
+    def push(self, heap: Heap, cohorts: Cohorts, attempts: Mapping[str, Attempt]) -> None:
+        """The points at which rules may speak; afterwards the windows have taken the block in."""
+        peers = None if self._moments is None else cohorts.crowd(self._who, self._moments, attempts)
+        seen = self._block.screened(peers)
+        for nth, (_, rule) in enumerate(self._parts[0].rules()):
+            mask = rule.policy.screen(seen)
+            points = np.arange(len(seen)) if mask is None else np.asarray(mask).nonzero()[0]
+            rows = self._block.rows(points)
+            for row in dict.fromkeys(rows.tolist()):
+                part = self._parts[row]
+                number, own = part.rules()[nth]
+                if part.attempt.standing.latches.get(part.attempt.latch(own)) != FOREVER:
+                    at = points[rows == row] - self._block.begin(row)
+                    columns = self._shown(row, cohorts, attempts)
+                    Candidates(part.attempt, own, columns, number, at.tolist()).push(heap, len(heap))
+        self._block.keep()
+
+    def _shown(self, row: int, cohorts: Cohorts, attempts: Mapping[str, Attempt]) -> Columns:
+        """What a policy may look at that speaks of one series."""
+        if row not in self._columns:
+            part, columns = self._parts[row], self._block.columns(row)
+            self._columns[row] = replace(columns, peers=cohorts.peers(part.attempt, part.series, columns, attempts))
+        return self._columns[row]
+
+
+def _alike(parts: Sequence[Part], gathered: Gathered) -> list[bool]:
+    """Which can be folded with others of their kind: all their points advance, and they come once."""
+    starts, positions, steps = gathered.starts[:-1], gathered.positions, gathered.steps
+    advances = np.ones(len(positions), np.bool_)
+    advances[1:] = (positions[1:] > positions[:-1]) & (steps[1:] > steps[:-1])
+    advances[starts] = positions[starts] > np.array([part.window.last.get(part.source, -1) for part in parts])
+    advances[starts] &= steps[starts] > np.array([part.window.floor for part in parts])
+    kinds, windows = Counter(part.window.kind for part in parts), Counter(id(part.window) for part in parts)
+    each = zip(parts, np.logical_and.reduceat(advances, starts).tolist(), strict=True)
+    return [clean and kinds[part.window.kind] > 1 and windows[id(part.window)] == 1 for part, clean in each]
