@@ -1,29 +1,32 @@
 """Points judged per second and core by the shipped policies, as the runs grow; and how fast a replay is.
 
-    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judge-scale.svg] [--json]
+    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judging.svg] [--json]
 
-Each case feeds a judge with chunks as they come from the log (decoded and folded, nothing published or saved): `runs` runs in
-groups of five, a chunk of `chunk` points each a batch. torch's ReduceLROnPlateau, called in a loop on one series in the same
-process, is the measure of the machine: it compares one number and keeps nothing. CPU time of the thread, the median of three.
-The replay is of 1,000 runs of 10,000 points in groups of five, the shipped policies, reading not counted.
+Each case feeds a judge with chunks as a lane does, at most 2,000 at a time, nothing published or saved: `runs` runs in groups of
+five, a chunk of `chunk` points each in turn, after 200 points each that are not counted (`early` counts just those, one a
+chunk, where nearly each closes a rung and is compared with its peers). CPU time of the thread, and what of it the decoding
+takes. torch's ReduceLROnPlateau, called in a loop on one series before and after in a process of its own, is the measure of
+the machine: it compares one number and keeps nothing.
+The replay is of 300 runs of 10,000 points in groups of five, the shipped policies, reading not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from smarttuner.consumers import early_stop_controller, param_scheduler
 from smarttuner.consumers.figures.drawing import Curve, Figure, Panel, svg_text
 from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.replay import Points, Replay, Trial
-from smarttuner.core.events import MetricChunk, RunEvent, Series, Started, encode
+from smarttuner.core.events import MetricChunk, RunEvent, Series, Started, decode, encode
 from smarttuner.core.ports import METRICS, RUNS, Record
 from smarttuner.daemon.gates import Gates
 
@@ -33,15 +36,25 @@ START = 1e9
 GROUP = 5
 CHUNKS = (1, 5, 100, 1000)
 COUNTS = (10, 100, 1000, 10_000)
-ENOUGH = 200_000
-"""Points of a case, unless three batches already hold more."""
+WARM = 200
+"""Points of each run that are folded before the clock runs."""
+BATCH = 2000
+"""Chunks that a lane hands over at once, at the most."""
+CHUNKS_OF_A_CASE = 20_000
+"""At the most; else `--points`, but each run has one chunk at least."""
 MOST = 2_000_000
-"""A case that would hold more points in one batch is left out."""
+"""A case of which one round would hold more points is left out."""
 
 
-def value(run: int, steps: np.ndarray) -> np.ndarray:
+class Cost(NamedTuple):
+    """CPU seconds a point: decoding alone, and all."""
+
+    decoding: float
+    all: float
+
+
+def value(rng: np.random.Generator, run: int, steps: np.ndarray) -> np.ndarray:
     """A loss that falls as a power of the steps, another one for each run, with noise of 0.1 %."""
-    rng = np.random.default_rng([run, int(steps[0])])
     return (1 + run % GROUP * 0.01) * (steps + 1.0) ** -0.3 * rng.normal(1, 1e-3, len(steps))
 
 
@@ -51,43 +64,64 @@ def started(run: int) -> Record:
     return Record(RUNS, 0, run, "k", encode(event), START)
 
 
-def chunk(run: int, batch: int, size: int, offset: int) -> Record:
-    steps = np.arange(batch * size, (batch + 1) * size)
-    time = START + batch
-    series = Series("val_loss", steps.tolist(), value(run, steps).tolist(), [time] * size)
-    body = encode(MetricChunk(f"r{run}", f"a{run}", "sdk", 1 + batch * size, [series], f"g{run // GROUP}"))
-    return Record(METRICS, 0, offset, "k", body, time)
+def rounds(runs: int, sizes: Iterator[int]) -> Iterator[list[Record]]:
+    """A chunk of each run in turn, of the next of the sizes, in batches."""
+    rng, first, offset = np.random.default_rng(0), 0, runs
+    for size in sizes:
+        steps = np.arange(first, first + size)
+        for begin in range(0, runs, BATCH):
+            batch = []
+            for run in range(begin, min(runs, begin + BATCH)):
+                series = Series("val_loss", steps.tolist(), value(rng, run, steps).tolist(), [START + first] * size)
+                body = encode(MetricChunk(f"r{run}", f"a{run}", "sdk", 1 + first, [series], f"g{run // GROUP}"))
+                batch.append(Record(METRICS, 0, offset, "k", body, START + first))
+                offset += 1
+            yield batch
+        first += size
 
 
-def judged(runs: int, size: int, points: int) -> float:
-    """Points a second of one core."""
-    batches = max(3, points // (runs * size))
+def judged(runs: int, size: int, chunks: int, warm: int = WARM) -> Cost:
+    """What a point costs."""
     judge = Judge(lambda record: RULES, Gates())
     judge.handle([started(run) for run in range(runs)], START)
-    spent = 0.0
-    for batch in range(batches):
-        records = [chunk(run, batch, size, runs + batch * runs + run) for run in range(runs)]
-        begun = time.thread_time()
-        judge.handle(records, START + batch)
-        spent += time.thread_time() - begun
+    before, decoding, spent = -(-runs // BATCH) if warm else 0, 0.0, 0.0
+    for number, records in enumerate(rounds(runs, iter([warm] * bool(warm) + [size] * chunks))):
+        if number >= before:
+            decoding -= time.thread_time()
+            for record in records:
+                decode(record.body)
+            decoding += time.thread_time()
+            spent -= time.thread_time()
+        judge.handle(records, records[-1].time)
+        if number >= before:
+            spent += time.thread_time()
         judge.saved()
-    return runs * size * batches / spent
+    points = runs * size * chunks
+    return Cost(decoding / points, spent / points)
 
 
 def looped() -> float:
     """Points a second of torch's class, one series."""
+    import torch
+
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e300)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.999)
-    values = value(0, np.arange(50_000)).tolist()
+    values = value(np.random.default_rng(0), 0, np.arange(200_000)).tolist()
     begun = time.thread_time()
     for one in values:
         scheduler.step(one)
     return len(values) / (time.thread_time() - begun)
 
 
-def replayed(runs: int = 1000, points: int = 10_000) -> float:
+def torch_speed() -> float:
+    """`looped` in a process of its own: torch's own objects would burden the collector of this one."""
+    told = subprocess.run([sys.executable, __file__, "--torch"], check=True, capture_output=True, text=True).stdout
+    return float(told)
+
+
+def replayed(runs: int = 300, points: int = 10_000) -> float:
     """Points a second of a replay."""
-    steps = np.arange(1, points + 1)
+    steps, rng = np.arange(1, points + 1), np.random.default_rng(0)
     spent = 0.0
     for first in range(0, runs, GROUP):
         orders = (steps - 1) * GROUP
@@ -96,7 +130,7 @@ def replayed(runs: int = 1000, points: int = 10_000) -> float:
             at = orders + run % GROUP + 1
             times = START + at
             said = Started(monitor="val_loss", goal="min")
-            one = Points("t", np.arange(points), steps, value(run, steps), times, times, at)
+            one = Points("t", np.arange(points), steps, value(rng, run, steps), times, times, at)
             trials.append(Trial(f"r{run}", f"a{run}", "g", said, {"val_loss": one}))
         begun = time.thread_time()
         Replay(lambda record: ACTING, Gates()).run(trials)
@@ -104,48 +138,61 @@ def replayed(runs: int = 1000, points: int = 10_000) -> float:
     return runs * points / spent
 
 
-def median(measure: Callable[[], float]) -> float:
-    return statistics.median(measure() for _ in range(3))
-
-
-def figure(found: dict[str, float]) -> Figure:
+def figure(found: dict[str, float], torch: float) -> Figure:
     """The cost of a point over the number of runs, a curve a chunk size."""
     curves = []
     for number, size in enumerate(CHUNKS):
-        rows = [
-            (at, 1e6 / found[key]) for at, runs in enumerate(COUNTS, 1) if (key := f"judged_{runs}_runs_{size}_a_chunk") in found
-        ]
+        rows = [(at, found[key]) for at, runs in enumerate(COUNTS, 1) if (key := f"{runs}_runs_{size}_a_chunk_us") in found]
         if rows:
             powers, costs = zip(*rows, strict=True)
             curves.append(Curve(f"{size} points a chunk", number, np.array(powers), np.array(costs, float)))
-    return Figure(
-        "Judging a point: µs of one core (logarithmic) over the runs (powers of ten)", [Panel("µs a point", curves)], log=True
-    )
+    powers = np.arange(1, len(COUNTS) + 1)
+    curves.append(Curve("ReduceLROnPlateau in a loop", len(CHUNKS), powers, np.full(len(powers), 1e6 / torch)))
+    title = "A point decoded and judged: µs of one core (logarithmic) over the runs, in powers of ten"
+    return Figure(title, [Panel("µs a point", curves)], log=True)
+
+
+def cases(most: int, points: int) -> dict[str, float]:
+    """µs a point of each case, and what of it the decoding takes."""
+    found: dict[str, float] = {}
+    for runs in [count for count in COUNTS if count <= most]:
+        for size in CHUNKS:
+            if runs * size <= MOST:
+                chunks = max(1, min(points // (runs * size), CHUNKS_OF_A_CASE // runs))
+                cost = judged(runs, size, chunks)
+                found[f"{runs}_runs_{size}_a_chunk_us"] = 1e6 * cost.all
+                found[f"{runs}_runs_{size}_a_chunk_decoding_us"] = 1e6 * cost.decoding
+    found["early_1000_runs_1_a_chunk_us"] = 1e6 * judged(1000, 1, 40, warm=0).all
+    return found
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--most", type=int, default=10_000, metavar="RUNS")
-    asked.add_argument("--points", type=int, default=ENOUGH, metavar="N", help="points of a case")
+    asked.add_argument("--points", type=int, default=200_000, metavar="N", help="points of a case")
     asked.add_argument("--plot", type=Path, metavar="FILE.svg")
     asked.add_argument("--json", action="store_true")
+    asked.add_argument("--torch", action="store_true", help=argparse.SUPPRESS)
     options = asked.parse_args()
-    found = {"torch_points_per_s": median(looped)}
-    for runs in [count for count in COUNTS if count <= options.most]:
-        for size in CHUNKS:
-            if runs * size <= MOST:
-                found[f"judged_{runs}_runs_{size}_a_chunk"] = median(
-                    lambda runs=runs, size=size: judged(runs, size, options.points)
-                )
-    found["replay_points_per_s"] = replayed()
+    if options.torch:
+        print(looped())
+        return
+    before = torch_speed()
+    found = cases(options.most, options.points)
+    replay, torch = replayed(), (before + torch_speed()) / 2
     if options.plot:
-        options.plot.write_text(svg_text(figure(found)))
+        options.plot.write_text(svg_text(figure(found, torch)))
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(found | {"replay_points_per_s": replay, "torch_points_per_s": torch}))
         return
     print("policies: " + ", ".join(rule.policy.name for rule in RULES))
-    for name, speed in found.items():
-        print(f"{name:34}{speed:14,.0f} points/s{speed / found['torch_points_per_s']:9.3f} of torch's loop")
+    print(f"{'':34}{'points/s':>14}{'judging alone':>16}{'of torch':>10}")
+    for name, cost in found.items():
+        if not name.endswith("_decoding_us"):
+            alone = cost - found.get(name.replace("_us", "_decoding_us"), 0.0)
+            print(f"{name.removesuffix('_us'):34}{1e6 / cost:14,.0f}{1e6 / alone:16,.0f}{1e6 / cost / torch:10.3f}")
+    print(f"{'torch, before and after':34}{torch:14,.0f}")
+    print(f"{'replay':34}{replay:14,.0f}")
 
 
 if __name__ == "__main__":

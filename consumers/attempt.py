@@ -64,6 +64,7 @@ class Attempt:
         self._rules = rules
         self._primary = primary
         self._curves: dict[str, RungMeasure] = {}
+        self._compared: dict[Window, RungMeasure | None] = {}
         self.settle()
 
     @property
@@ -96,7 +97,11 @@ class Attempt:
     def curve(self, series: str) -> RungMeasure | None:
         """The one of a series."""
         window = self.windows.get(series)
-        return self._curves.get(series) if window is None else _curve_of(window)
+        if window is None:
+            return self._curves.get(series)
+        if window not in self._compared:
+            self._compared = {one: _curve_of(one) for one in self.windows.values()}
+        return self._compared[window]
 
     def settle(self) -> None:
         """Takes the rules that fit what the job said; windows of series that stay judged go on."""
@@ -134,8 +139,8 @@ class Attempt:
         after = {self.latch(rule): rule.mode for rule in self.rules}
         return [latch for latch, mode in after.items() if before.get(latch, mode) != mode]
 
-    def note(self, chunk: MetricChunk) -> None:
-        """Keeps the last point of each series of the chunk."""
+    def note(self, chunk: MetricChunk) -> bool:
+        """Keeps the last point of each series of the chunk; whether another series is the monitored one now."""
         fresh = []
         for one in chunk.series:
             if not one.steps:
@@ -147,9 +152,12 @@ class Attempt:
                 fresh.append(one.name)
             else:
                 last.step, last.value, last.time, last.count = one.steps[-1], value, one.times[-1], last.count + count
-        if fresh:
-            first = sorted((positions[0], one.name, one.times[0]) for one, positions in chunk.positions(fresh) if positions)
-            self._meet([(series, born) for _, series, born in first])
+        if not fresh:
+            return False
+        before = self.monitor
+        first = sorted((positions[0], one.name, one.times[0]) for one, positions in chunk.positions(fresh) if positions)
+        self._meet([(series, born) for _, series, born in first])
+        return self.monitor != before
 
     def _meet(self, fresh: list[tuple[str, float]]) -> None:
         """Series that are logged for the first time (name, time of birth; in their order) may be what rules want under

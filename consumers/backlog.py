@@ -26,8 +26,15 @@ class Backlog:
     @staticmethod
     def holds(chunk: MetricChunk, record: Record, oldest: float) -> bool:
         """Whether the chunk was appended, or its last point born, before `oldest` (seconds since 1970)."""
-        born = max((one.times[-1] for one in chunk.series if one.times), default=record.time)
-        return min(record.time, born) < oldest
+        if record.time < oldest:
+            return True
+        held = False
+        for one in chunk.series:
+            if one.times:
+                if one.times[-1] >= oldest:
+                    return False
+                held = True
+        return held
 
     def take(self, chunk: MetricChunk, time: float) -> None:
         """Counts the points of a chunk that was appended at `time`."""

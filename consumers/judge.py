@@ -23,7 +23,7 @@ from .backlog import Backlog
 from .candidates import judge_in_order
 from .cuts import Cuts
 from .docket import Docket, Gates
-from .screening import Screening
+from .screening import MOST_POINTS, Screening
 from .stretch import Stretch
 from .switchboard import Switchboard
 
@@ -107,6 +107,8 @@ class Judge:
                 else:
                     self._end_of_stale(record.time)
                     self._gather(stretch, event, record)
+                    if stretch.points >= MOST_POINTS:
+                        self._judge(stretch)
             else:
                 self._judge(stretch)
                 self._docket.fire(record.time)
@@ -125,10 +127,11 @@ class Judge:
         if isinstance(event, Request) and Switchboard.takes(event):
             return False
         attempt = self.attempts.get(getattr(event, "attempt", None) or "")
-        if attempt is None and isinstance(event, Request):
-            mates = [one for one in self.attempts.values() if one.standing.record.run == event.run]
-        else:
-            mates = [attempt] if attempt is not None else []
+        if attempt is not None:
+            return bool(attempt.folded) and record.offset < attempt.folded.get(record.topic, 0)
+        if not isinstance(event, Request):
+            return False
+        mates = [one for one in self.attempts.values() if one.standing.record.run == event.run]
         return any(record.offset < one.folded.get(record.topic, 0) for one in mates)
 
     def _warm(self, chunk: MetricChunk, record: Record) -> None:
@@ -157,15 +160,14 @@ class Judge:
 
     def _gather(self, stretch: Stretch, chunk: MetricChunk, record: Record) -> None:
         attempt = self._cuts.attempt(chunk, record.time, record.partition)
-        wanted = attempt.monitor
-        attempt.note(chunk)
+        another = attempt.note(chunk)
         if attempt.standing.record.over:
             self.counters["points_after_end"] += chunk.points()
             return
         if attempt.greeting is not None:
             self._judge(stretch)
             self._cuts.greet(attempt, attempt.greeting, record.time)
-        elif attempt.monitor != wanted:
+        elif another:
             self._judge(stretch)
             self._cuts.find_best(attempt, chunk, record.time)
         self._docket.silences.heard(attempt, chunk, record.time, stale=False)
@@ -177,7 +179,7 @@ class Judge:
 
     def _judge(self, stretch: Stretch) -> None:
         """Judges what was gathered since the last cut: candidates of all series in the order of the log."""
-        if stretch:
+        if stretch.points:
             judge_in_order(self._screening.candidates(stretch.take()), self._docket.fire, self._docket.conclude)
 
     # -- state -----------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from .cohort import Cohorts, Moments
 from .rules import Rule
 from .stretch import Gathered, Key
 
-MOST_POINTS = 32_768
-"""Points of a block: its arrays stay in the processor's cache."""
+MOST_POINTS = 16_384
+"""Of a block, and of a stretch: so they stay in the processor's caches."""
 MOST_PAIRS = 262_144
 """Points of a block times peers, of which no more than so many points a series are counted: all may close a rung early."""
 EARLY_POINTS = 256

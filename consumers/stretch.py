@@ -33,12 +33,12 @@ class Stretch:
 
     def __init__(self) -> None:
         self._parts: dict[Key, list[tuple[Sequence[int], Series, float, int]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
+        self.points = 0
+        """So many are kept."""
 
     def add(self, key: Key, positions: Sequence[int], points: Series, appended: float, order: int) -> None:
         """Adds the points of one chunk (n >= 1), appended to the log at one time as the `order`-th record."""
+        self.points += len(positions)
         parts = self._parts.get(key)
         if parts is None:
             self._parts[key] = [(positions, points, appended, order)]
@@ -47,29 +47,37 @@ class Stretch:
 
     def take(self) -> Gathered:
         """All that was gathered; afterwards it is empty."""
-        parts, self._parts = self._parts, {}
-        positions: list[int] = []
+        parts, self._parts, self.points = self._parts, {}, 0
+        positions: list[Sequence[int]] = []
         steps: list[int] = []
         values: list[Any] = []
         times: list[float] = []
         starts, sizes, whens, orders = [0], [], [], []
         for chunks in parts.values():
             for at, points, appended, order in chunks:
-                positions += at
+                positions.append(at)
                 steps += points.steps
                 values += points.values
                 times += points.times
                 sizes.append(len(at))
                 whens.append(appended)
                 orders.append(order)
-            starts.append(len(positions))
+            starts.append(len(steps))
         return Gathered(
             list(parts),
             np.array(starts),
-            np.array(positions, np.int64),
+            _joined(positions, sizes, len(steps)),
             np.array(steps, np.int64),
             np.array(values, np.float64),
             np.array(times, np.float64),
             np.repeat(np.array(whens), sizes),
             np.repeat(np.array(orders), sizes),
         )
+
+
+def _joined(positions: list[Sequence[int]], sizes: list[int], n: int) -> Ints:
+    if not all(isinstance(one, range) for one in positions):
+        return np.array([at for one in positions for at in one], np.int64)
+    firsts = np.array([one[0] for one in positions], np.int64) - (np.cumsum(sizes) - sizes)
+    joined: Ints = np.repeat(firsts, sizes) + np.arange(n)
+    return joined

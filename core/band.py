@@ -32,9 +32,9 @@ def median_of(ordered: list[float]) -> float:
 
 
 def medians(rows: Floats) -> tuple[Floats, Ints]:
-    """The median of the numbers of each row (NaN is no number), and how many there are."""
-    ordered = np.sort(rows, axis=1)  # NaN last
-    n = rows.shape[1]
+    """The median of the numbers of each row (NaN is no number), and how many there are. Sorts the rows: NaN last."""
+    rows.sort(axis=1)
+    ordered, n = rows, rows.shape[1]
     if not np.isnan(ordered[:, -1]).any():
         low, high = ordered[:, (n - 1) // 2], ordered[:, n // 2]
         return low + (high - low) / 2, np.full(len(rows), n)
@@ -99,18 +99,21 @@ class BandMeasure:
     @classmethod
     def fold_many(cls, many: Sequence[BandMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
         like = many[0]
-        finite = np.isfinite(values)
-        y = like._sign * values
+        odd = ~np.isfinite(values)
+        y = values if like._sign == 1.0 else like._sign * values
         before = np.frombuffer(b"".join([one._past[-WINDOW:].tobytes() for one in many])).reshape(len(many), WINDOW)
-        past = np.concatenate((before, np.where(finite, y, np.nan)), axis=1)
+        past = np.concatenate((before, y), axis=1)
+        past[:, WINDOW:][odd] = np.nan
         median, edge = cls._drawn(many, past, ends)
-        row = in_a_row(~finite | (y > edge), np.array([one._row for one in many]))
+        row = in_a_row(odd | (y > edge), np.array([one._row for one in many]))
         held = (ended(median, ends), ended(edge, ends), ended(row, ends))
         for one, end, taken, *state in zip(many, (ends + 1).tolist(), past, *held, strict=True):
             one._past = array("d", taken[end : end + WINDOW].tobytes())
             one._seen += end
             one._median, one._edge, one._row = state
-        return {"median": like._sign * median, "edge": like._sign * edge, "row": row}
+        if y is not values:
+            median, edge = like._sign * median, like._sign * edge
+        return {"median": median, "edge": edge, "row": row}
 
     @staticmethod
     def _drawn(many: Sequence[BandMeasure], past: Floats, ends: Ints) -> tuple[Floats, Floats]:
@@ -124,14 +127,19 @@ class BandMeasure:
             return np.repeat(held[:, :1], n, axis=1), np.repeat(held[:, 1:], n, axis=1)
         bands = np.repeat(held[:, :, None], drawn.shape[1] + 1, axis=2)
         bands[rows, :, columns + 1] = many[0]._draw_each(sliding_window_view(past, WINDOW, axis=1)[rows, drawn[rows, columns]])
-        which = (np.arange(n) - first) // EVERY + 1
-        return np.take_along_axis(bands[:, 0], which, axis=1), np.take_along_axis(bands[:, 1], which, axis=1)
+        each = np.repeat(bands, EVERY, axis=2)
+        if (first == first[0]).all():
+            held = each[:, :, EVERY - first[0, 0] :][:, :, :n]
+        else:
+            held = np.take_along_axis(each, (np.arange(n) - first + EVERY)[:, None], axis=2)
+        return held[:, 0], held[:, 1]
 
     def _draw_each(self, rows: Floats) -> Floats:
-        """[k, 2]: as `_draw`, of each row of a past."""
+        """[k, 2]: as `_draw`, of each row of a past, which is lost."""
         with np.errstate(over="ignore", invalid="ignore"):
             median, counts = medians(rows)
-            spread = medians(np.abs(rows - median[:, None]))[0]
+            rows -= median[:, None]
+            spread = medians(np.abs(rows, out=rows))[0]
             reach = np.maximum(self._width * SIGMA * spread, self._rise * np.abs(median))
             bands = np.stack((median, median + reach), axis=1)
         bands[~((counts >= EVERY) & (reach > 0))] = np.nan

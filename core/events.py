@@ -35,7 +35,7 @@ def _version() -> int:
     return VERSION  # a factory, since a plain default would be left out of the body, and every body has `v`
 
 
-class Series(msgspec.Struct, frozen=True, omit_defaults=True):
+class Series(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Points of one series as columns of equal length n.
 
     `at[i]` is the position of point i behind the chunk's `seq` and rises strictly; without it the points of a chunk are
@@ -49,7 +49,7 @@ class Series(msgspec.Struct, frozen=True, omit_defaults=True):
     at: list[Count] | None = None
 
 
-class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="metrics"):
+class MetricChunk(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="kind", tag="metrics"):
     """Points of one run, one attempt, one source. `seq` is the position of its first point in its source: a point keeps
     its position however the points are cut into chunks, and (attempt, source, position) names it for ever."""
 

@@ -106,9 +106,12 @@ class RungMeasure:
 
     @classmethod
     def fold_many(cls, many: Sequence[RungMeasure], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
-        held = np.array([one._best for one in many])[:, None]
-        y = np.where(np.isfinite(values), many[0]._sign * values + 0.0, np.inf)
-        best = np.minimum.accumulate(np.concatenate((held, y), axis=1), axis=1)
+        best = np.empty((len(many), values.shape[1] + 1))
+        best[:, 0] = [one._best for one in many]
+        np.multiply(values, many[0]._sign, out=best[:, 1:])
+        best += 0.0
+        best[:, 1:][~np.isfinite(values)] = np.inf
+        np.minimum.accumulate(best, axis=1, out=best)
         closed = np.full(values.shape, NONE)
         rung = np.array([one._rung for one in many])
         following = _BOUNDS[np.minimum(rung + 1, len(_BOUNDS) - 1)]

@@ -42,7 +42,9 @@ class Rhythm(msgspec.Struct, array_like=True):
             return False
         self.positions[chunk.source] = last
         self.source, self.position, self.heard = chunk.source, last, max(self.heard, appended)
-        first, newest = min(one[0] for one in times), max(one[-1] for one in times)
+        first, newest = times[0][0], times[0][-1]
+        for one in times:
+            first, newest = min(first, one[0]), max(newest, one[-1])
         if self.born and not self.excused:
             self._keep(first - self.born)
         if newest - first > LONG_CHUNK_S:
