@@ -13,6 +13,8 @@ from .demo_trainings import GROUP, SPEAKS, Plan
 
 Row = dict[str, Any]
 PROMISED = ("scale-lr", "prune", "checkpoint")
+SHOWN = 4
+"""Sentences that are named; the others lie beside them."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,14 @@ def _print_speech(speech: Path, good: Result) -> None:
     folder = good.out / "samples" / f"step-{good.step}"
     values = good.values
     print(f"\n{SPEAKS} has learnt for {values['training_cpu_s']:.0f} CPU-s and says sentences that it was not taught:")
-    for wav in sorted(folder.glob("*.wav")):
+    spoken = sorted(folder.glob("*.wav"))
+    for wav in spoken[:SHOWN]:
         print(f'  {wav}  "{texts[wav.stem]}"')
     print(f"  {folder / 'alignment.png'}  how its attention walks a text")
     aligned, sound = values["alignment_score"], values.get("audio_quality_score")
     print(f"alignment_score {aligned:.2f} of 1: it {_reads(aligned)}.")
     if sound is not None:
-        print(f"audio_quality_score {sound:.2f} of 5 beside the recordings: {_sounds(sound)}.")
+        print(f"audio_quality_score {sound:.2f} of 5, {len(spoken)} sentences beside their recordings: {_sounds(sound)}.")
 
 
 def _reads(score: float) -> str:
