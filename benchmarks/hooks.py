@@ -12,9 +12,10 @@ which another process moves least. A control row compares unattached with unatta
 A training's step is hundreds of times longer than what is added to it, so that a difference of two such steps is noise long
 before it is a percent. `inside` therefore times the added calls themselves, where they happen: log() and both hooks (the
 one behind with the step boundary) of every step of the training, in the thread's CPU time, with all that the step leaves cold in
-the caches. The median of a block's calls is divided by the median of that very block's steps, so that a slow moment is slow
-in both; the timer's own cost, measured in the same way, is taken off. What it cannot see (what our calls make slower in the
-steps around them) the difference of `training` bounds.
+the caches. At every second step the time is taken of a call of nothing in each of the three places instead, just before the
+call itself: that is the timer's own cost there, and is taken off. The median of a block's calls is divided by the median of that
+very block's steps, so that a slow moment is slow in both. What it cannot see (what our calls make slower in the steps around
+them) the difference of `training` bounds.
 
 `processes` compares whole processes instead, attached and without a word of Smart Tuner, in the same order, minima of
 blocks within them: it sees what a toggle cannot (import, memory), and is coarser.
@@ -40,7 +41,7 @@ from typing import Any, NamedTuple
 import torch
 
 Block = Callable[[], object]
-STEPS_OF_HOOKS, STEPS_OF_TRAINING, STEPS_OF_BLOCK, BOOTSTRAPS = 500, 5, 20, 1000
+STEPS_OF_HOOKS, STEPS_OF_TRAINING, STEPS_OF_BLOCK, BOOTSTRAPS = 500, 5, 40, 1000
 SIDES = (False, True, True, False)
 
 
@@ -136,13 +137,15 @@ class Still(torch.optim.Optimizer):
 
 
 def hooks(rounds: int) -> None:
-    """The pair of hooks and the step boundary behind it, around an empty step of one optimizer and of two."""
+    """The pair of hooks and the step boundary behind it, around an empty step of one optimizer, of two and of four."""
     print("hooks of one job step: nanoseconds more than the same step unattached; median [95 %], the difference of the minima")
     for name, count, override in (
         ("idle, one optimizer", 1, False),
         ("override, one optimizer", 1, True),
         ("idle, two optimizers", 2, False),
         ("override, two optimizers", 2, True),
+        ("idle, four optimizers", 4, False),
+        ("override, four optimizers", 4, True),
     ):
         optimizers = [Still([torch.zeros(1, requires_grad=True)], {"lr": 1e-3}) for _ in range(count)]
         for boundary in (False, True):
@@ -288,23 +291,32 @@ def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, 
 
 
 class Timed:
-    """Calls of one function, each timed: `nanoseconds` of this thread's CPU since they were taken last."""
+    """Calls of one function in the thread's CPU time. Of every second one the time is taken; before each of the others, in the very
+    same place, that of a call of nothing: what the timer costs where it is as cold as the function finds it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.nanoseconds: list[int] = []
         self._function = function
+        self._taken: list[int] = []
+        self._empty: list[int] = []
+        self._timed = False
 
     def __call__(self, *args: Any, **more: Any) -> Any:
+        self._timed = not self._timed
+        called, noted = (self._function, self._taken) if self._timed else (nothing, self._empty)
         before = time.thread_time_ns()
-        try:
-            return self._function(*args, **more)
-        finally:
-            self.nanoseconds.append(time.thread_time_ns() - before)
+        result = called(*args, **more)
+        noted.append(time.thread_time_ns() - before)
+        return result if self._timed else self._function(*args, **more)
 
-    def taken(self) -> float:
-        """The median call; those before are forgotten."""
-        taken, self.nanoseconds = self.nanoseconds, []
-        return statistics.median(taken)
+    def taken(self) -> tuple[float, float]:
+        """Nanoseconds of the median call without the timer's own, and that; those before are forgotten."""
+        taken, empty = statistics.median(self._taken), statistics.median(self._empty)
+        self._taken, self._empty = [], []
+        return max(0.0, taken - empty), empty
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Does nothing."""
 
 
 def inside(rounds: int) -> None:
@@ -338,16 +350,13 @@ def timed_blocks(job: Training, run: Any, rounds: int) -> tuple[list[list[float]
         ((key, function),) = table.items()
         table[key] = Timed(function)
         hooked.append(table[key])
-    log, nothing = Timed(run.log), Timed(lambda *args, **more: None)
-    step, times, rest = Timed(job.block), [], []
+    timers, times, rest = [Timed(run.log), *hooked], [], []
     for number in range(rounds + 2):
-        for _ in range(STEPS_OF_BLOCK):
-            step(lambda values, step: (nothing(values, step=step), log(values, step=step)), 1)
-        whole, empty = step.taken(), nothing.taken()
-        found = [max(0.0, one.taken() - empty) for one in (log, *hooked)]
+        steps = [spent(lambda: job.block(timers[0], 1), 1).cpu for _ in range(STEPS_OF_BLOCK)]
+        found = [one.taken() for one in timers]
         if number >= 2:  # the first ones warm up
-            times.append(found)
-            rest.append(whole - sum(found) - 5 * empty)
+            times.append([taken for taken, _ in found])
+            rest.append(statistics.median(steps) - sum(taken + empty for taken, empty in found))
     return times, rest
 
 

@@ -42,7 +42,7 @@ class Floor:
     def __init__(self, spool: Spool, ring_bytes: int) -> None:
         self.pack = struct.Struct("@qd5d").pack_into
         self.buffer, self.at, self.end = spool._buffer, RING_OFFSET, RING_OFFSET + ring_bytes
-        self.words = spool._words
+        self.words = spool.words
         self.forms = {tuple(VALUES): (struct.Struct("@32sqd5d").pack_into, 88, b"ids".ljust(32))}
 
     def bare(self, calls: int) -> None:

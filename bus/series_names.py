@@ -60,7 +60,7 @@ class SeriesNames:
             return None
         blob = _KIND_AND_COUNT.pack(POINTS, 0, len(ids)) + struct.pack(f"@{len(ids)}I", *ids)
         blob = blob.ljust(padded(len(blob)), b"\0")
-        body = struct.Struct(f"@QQ{len(blob)}sqd{len(ids)}d")
+        body = struct.Struct(f"@2q{len(blob)}sq{1 + len(ids)}d")  # as few kinds of code as can be: each is cold in a training
         store = struct.Struct(f"@II{body.size}s").pack_into
         if len(self._shapes) >= MAX_SHAPES:
             self._shapes.clear()

@@ -19,7 +19,7 @@ class SystemClock:
     """The machine's clocks."""
 
     now = staticmethod(time.time)
-    """Seconds since 1970, UTC. No function around it: a training pays for two of these calls a step."""
+    """Seconds since 1970, UTC. No function around it: a training pays for one of these calls a step."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary start; never goes back."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..bus.doorbell import Doorbell
 from ..bus.spool import Spool
+from ..bus.spool_layout import WORD_ARMED
 from ..core.clock import Clock, SystemClock
 from ..core.events import RunEvent, encode
+from .calm import Calm
 from .control import Control
 from .journal import Journal
 from .keep_best import KeepBest
@@ -28,7 +30,7 @@ MOST_WARNINGS = 8
 _POLL_S = 0.005
 
 
-@dataclass
+@dataclass(slots=True)
 class Line:
     """The attempt's way out of the process."""
 
@@ -68,7 +70,8 @@ class Attachment:
         self._late: Late | None = None
         self._stop: str | None = None
         self._logged = first_step - 1
-        self._counted = first_step - 1
+        self._calm = Calm()
+        self._calm.steps = first_step - 1
         self._rates: Any = None
         self._rates_step = first_step - 1
         self._looked = 0.0
@@ -80,6 +83,9 @@ class Attachment:
         """Gives the attachment its line (rank 0 has it) and its place among the ranks; `on_end` is called once it has ended."""
         self._line, self._late, self._ranks, self._on_end = line, late, ranks, on_end
         self._at_log = line is not None and not line.steerings
+        if line is not None:
+            line.control.calm.steps, self._calm = self._calm.steps, line.control.calm
+        self._share_calm()
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:  # noqa: C901  # see the comment on its body
         """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
@@ -94,36 +100,44 @@ class Attachment:
             now, intake, spool = self._now(), self._intake, line.spool
             if type(step) is not int:
                 step = self._logged + 1 if step is None else self._whole(step)
-            for value in values.values():
+            names, numbers = (*values,), [*values.values()]
+            for value in numbers:
                 if type(value) is not float:
                     values = self._numbers(line, values, step, now)
+                    names, numbers = (*values,), [*values.values()]
                     break
             self._logged = step
             if step > intake.highest:
-                if tuple(values) != intake.keys:
+                if names != intake.keys:
                     values = intake.turn(values)
+                    names, numbers = intake.keys, [*values.values()]
                 intake.highest = step
             else:
                 intake.advance(values, step)
-            if line.steerings:
-                values = self._with_rates(line, values, step)
-            if values:
-                spool.log(step, values, now)
-            if spool.armed:
+            for one in line.steerings:
+                groups = one.optimizer.param_groups
+                if not groups or groups[0].get("lr") is not one.told:
+                    values = self._with_rates(line, values, step)
+                    names, numbers = (*values,), [*values.values()]
+                    break
+            if names and spool.log(step, values, now, names, numbers) and spool.words[WORD_ARMED] and spool.armed:
                 line.bell.ring()
             if line.keep_best.series:
                 line.keep_best.offer(step, values)
             if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
                 self._tend(now)
-            if self._at_log:
+            calm = self._calm
+            if self._at_log and calm.page[0] != calm.expected:
                 line.control.look(self._where)
+            calm.fresh = True
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
     def step(self, step: int | None = None) -> None:
         """A step boundary, for a loop that neither has an optimizer nor logs at every step."""
         try:
-            self._counted = self._counted + 1 if step is None else self._whole(step)
+            calm = self._calm
+            calm.steps = calm.steps + 1 if step is None else self._whole(step)
             self.boundary(named=True)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
@@ -134,6 +148,7 @@ class Attachment:
             if self._late is not None:
                 self._late.give(optimizer=optimizer, model=model, scheduler=scheduler, scaler=scaler)
                 self._at_log = self._at_log and (self._line is None or not self._line.steerings)
+                self._share_calm()
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -204,21 +219,31 @@ class Attachment:
     def boundary(self, named: bool = False) -> None:
         """After a step of the optimizer that was given, or one that the loop `named`. One function: each call of another one
         costs a step as much as all that is done here."""
+        calm, line = self._calm, self._line
         if not named:
             if self._by_hand:
                 return
-            self._counted += 1
-        line, now = self._line, self._now()
-        if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
+            calm.steps += 1
+        if calm.fresh:
+            calm.fresh = False
+        elif not 0.0 <= (now := self._now()) - self._looked < LOOK_INTERVAL_S:
             self._tend(now)
         if self._ranks is not None:
             self._ranks.boundary(self._where())
-        if line is not None:
+        if line is not None and calm.page[0] != calm.expected:
             line.control.look(self._where)
 
     def step_by_hand(self) -> None:
         """From here on only `step` is a boundary: for a framework in which a step is more than the optimizer's."""
         self._by_hand, self._at_log = True, False
+        self._share_calm()
+
+    def _share_calm(self) -> None:
+        """Steps of an optimizer that alone makes the boundaries need not call this where nothing is to be done."""
+        steerings = self._line.steerings if self._line is not None else []
+        alone = len(steerings) == 1 and self._ranks is None and not self._by_hand
+        for one in steerings:
+            one.calm = self._calm if alone else None
 
     def completed(self, after: Any, why: str = "") -> None:
         """A checkpoint that was put off (control.Later) is there, or is not, with why."""
@@ -246,7 +271,7 @@ class Attachment:
 
     def _where(self) -> int:
         """The job is where it last logged; one that never logs, or names its boundaries, is where its steps are counted."""
-        return max(0, self._counted if self._by_hand or self._intake.highest == LOWEST else self._logged)
+        return max(0, self._calm.steps if self._by_hand or self._intake.highest == LOWEST else self._logged)
 
     def _tend(self, now: float) -> None:
         """About once a second: values that arrived from a device, a daemon that died or came."""
@@ -289,14 +314,16 @@ class Attachment:
     def _with_rates(self, line: Line, numbers: Mapping[str, float], step: int) -> Mapping[str, float]:
         """Adds `lr` and `lr_effective` where they are not what they were."""
         steerings = line.steerings
-        one = steerings[0]
-        rates: Any = (one.first(), one.intent) if len(steerings) == 1 else [(each.first(), each.intent) for each in steerings]
-        if rates == self._rates or step <= self._rates_step:
-            return numbers
-        told = series_of(steerings)
-        if told:
+        rates = [(each.first(), each.intent) for each in steerings]
+        if rates != self._rates:
+            told = series_of(steerings) if step > self._rates_step else {}
+            if not told:
+                return numbers
             self._rates, self._rates_step = rates, step
-        return {**told, **numbers}
+            numbers = {**told, **numbers}
+        for each in steerings:
+            each.was_told()
+        return numbers
 
     def _whole(self, step: Any) -> int:
         whole = step_of(step)

@@ -15,6 +15,7 @@ from ..core.clock import Clock
 from ..core.errors import Forbidden, SmartTunerError
 from ..core.events import Ack, encode
 from ..core.standing import LR_ACTIONS, PERMISSION
+from .calm import Calm
 from .effects import Change, Effects
 from .journal import Journal
 from .voice import Voice
@@ -23,6 +24,8 @@ ONE_SHOTS = ("checkpoint", "restore", "prune")
 IN_THIS_ORDER = (*LR_ACTIONS, "keep-best", *ONE_SHOTS)
 MOST_ANSWERS = 1024
 MOST_REASON_CHARACTERS = 500
+_NEVER = -1
+"""What no revision is."""
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ class Peers(Protocol):
 
 class Control:
     """Reads the control page of one attempt and answers each order once, on the training thread: whichever steps the
-    optimizer, else the one that attached."""
+    optimizer, else the one that attached. `calm` tells a boundary whether there is anything to look for."""
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class Control:
         self._voice = voice
         self._on_decision = on_decision
         self._peers = peers
-        self._revision = spool.revision
+        self.calm = Calm(spool.page.words)
         self._seen = 0
         self._thread = threading.get_ident()
         self._busy = False
@@ -92,9 +95,9 @@ class Control:
         self._later: tuple[Order, int] | None = None
 
     def look(self, where: Callable[[], int]) -> None:
-        """One memory load where there is nothing new. `where` tells at which step the job is."""
-        revision = self._revision()
-        if (revision == self._seen and not self._unsent and not self._waiting) or self._busy:
+        """Answers what is new, says again what found no room. `where` tells at which step the job is."""
+        revision = self._spool.revision()
+        if self._busy:
             return
         if not self.effects.steerings and threading.get_ident() != self._thread:
             return
@@ -114,12 +117,14 @@ class Control:
                 self._peers.propose(waiting_now)
         finally:
             self._busy = False
+            self.calm.expected = _NEVER if self._unsent or self._waiting else self._seen - self._spool.page.torn
 
     def stop_again(self, order: Order, step: int) -> None:
         """A prune of this job from before its elastic restart holds on; no daemon waits for an answer."""
         self._quiet.add(order.id)
         if self._peers is not None:
             self._waiting[order.id] = order
+            self.calm.expected = _NEVER
         else:
             self._try(order, step)
 
@@ -246,6 +251,7 @@ class Control:
         """Into the spool; what finds no room there is said again at a later boundary, and its slot stays taken."""
         if not self._spool.event(encode(msgspec.structs.replace(ack, seq=self._spool.take_position()))):
             self._unsent[ack.id] = ack
+            self.calm.expected = _NEVER
             return
         self._unsent.pop(ack.id, None)
         self._note_said(ack.id)

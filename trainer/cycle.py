@@ -30,7 +30,7 @@ class Cycle:
         self._steps += 1
         if self._steps >= MOST_STEPS:
             self._taking_part = set(self._stepped)
-        if self._taking_part <= self._stepped:
+        if len(self._taking_part) == len(self._stepped):  # whoever steps takes part: the one is within the other
             self._stepped.clear()
             self._steps = 0
             self._boundary()

@@ -13,10 +13,13 @@ from typing import Any
 from weakref import ref
 
 from ..core.intent import LrIntent, Rate
+from .calm import Calm
 from .rates import NUMBERS, Placed, is_rate, sets_its_own, wanted
 
 AS_IS = LrIntent()
 AS_USUAL = Rate()
+UNTOLD = object()
+"""What no group has for a rate."""
 MOST_SERIES = 8
 
 
@@ -30,24 +33,36 @@ class Guard(dict[str, Any]):
 
 class Steering:
     """The wanted learning rate of one optimizer, which the job calls `name`. `boundary` is called after each of its
-    outermost steps."""
+    outermost steps. What the hooks read at every step has no underscore: a call would cost a step as much as the reading.
+
+    `frame` is the id of torch's wrapper around the step that goes on, 0 between steps, and `code` that wrapper's code;
+    `steers` says whether rates are put in place for a step; `told` is the first group's rate where the series hold it; `calm`,
+    where there is one, says whether a boundary is worth the call; `guard` has served a step and may serve the next.
+    """
+
+    __slots__ = (
+        "_failed", "_guarded", "_handles", "_plan", "_rates", "boundary", "calm", "code", "displaced", "frame", "guard",
+        "intent", "min_lr", "name", "optimizer", "overwritten", "placed", "steers", "told",
+    )  # fmt: skip
 
     def __init__(self, optimizer: Any, boundary: Callable[[], None] | None = None, name: str = "0") -> None:
         self.optimizer = optimizer
         self.name = name
         self.boundary = boundary
+        self.calm: Calm | None = None
         self.intent = AS_IS
         self.displaced = False
         self.overwritten = 0
         self.min_lr = 0.0
-        self._steers = False
+        self.steers = False
+        self.told: Any = UNTOLD
         self._rates: list[Rate] = []
         self._plan: list[tuple[float, float | None] | None] = []
-        self._guard: Guard | None = None
+        self.guard: Guard | None = None
         self._guarded: ref[Guard] | None = None
-        self._frame = 0
-        self._code: CodeType | None = None
-        self._placed = Placed()
+        self.frame = 0
+        self.code: CodeType | None = None
+        self.placed = Placed()
         self._handles: list[Any] = []
         self._failed: Callable[[Exception], None] = _unheard
 
@@ -55,7 +70,7 @@ class Steering:
         """In force from the next step on; `min_lr` is a floor beside the intent's own."""
         self.intent, self.min_lr = intent, max(min_lr, intent.min_lr)
         self._rates, self._plan = [], []
-        self._steers = not intent.unchanged
+        self.steers, self.told = not intent.unchanged, UNTOLD
 
     def own(self) -> list[float]:
         """The user's learning rate of each group that has one."""
@@ -80,19 +95,19 @@ class Steering:
 
     def first(self) -> tuple[float, float] | None:
         """(own, effective) learning rate of the first group without a sync; None where it is no plain number."""
-        if self._frame:
+        if self.frame:
             self.settle()
         groups = self.optimizer.param_groups
-        if not groups or self._placed.any:
+        if not groups or self.placed.any:
             return None
         lr = groups[0].get("lr")
-        return (lr, lr) if type(lr) is float and not self._steers else self._pair(groups[0], 0)
+        return (lr, lr) if type(lr) is float and not self.steers else self._pair(groups[0], 0)
 
     def pairs(self) -> list[tuple[str, tuple[float, float]]]:
         """As `first`, of each group whose rate is a number, with the group's name."""
-        if self._frame:
+        if self.frame:
             self.settle()
-        if self._placed.any:
+        if self.placed.any:
             return []
         pairs = ((names[-1], self._pair(self.optimizer.param_groups[i], i)) for i, names in enumerate(self.names()))
         return [(name, pair) for name, pair in pairs if pair is not None]
@@ -103,40 +118,48 @@ class Steering:
             if getattr(lr, "is_cpu", False) is not True:
                 return None
             lr = lr.item()
-        return float(lr), wanted(float(lr), self._of_groups()[number], self.min_lr) if self._steers else float(lr)
+        return float(lr), wanted(float(lr), self._of_groups()[number], self.min_lr) if self.steers else float(lr)
 
-    def begin(self, optimizer: Any, frame: FrameType, kwargs: dict[str, Any]) -> Guard | None:
-        """Before a step of `optimizer`, which has the groups of this one; `frame` is torch's wrapper around that step. The
-        arguments that the step is to get in place of `kwargs`, where a rate was put in place for it."""
-        if self._frame:
-            if self._stepping():  # a wrapper (Lookahead) or a subclass steps inside its own step: scaled once
-                return None
-            self.settle()
-        self._frame, self._code = id(frame), frame.f_code
-        if not self._steers:
-            return None
-        guard, self._guard = self._guard, None
+    def was_told(self) -> None:
+        """The series hold what the groups use. A tensor is read again each time: it changes in place."""
+        groups = self.optimizer.param_groups
+        lr = groups[0].get("lr") if groups and not self.placed.any else UNTOLD
+        self.told = lr if lr is None or isinstance(lr, NUMBERS) else UNTOLD
+
+    def place(self, optimizer: Any, kwargs: dict[str, Any]) -> Guard:
+        """Puts the wanted rates in place for a step of `optimizer`, which has the groups of this one. Returns what the step is
+        to get in place of `kwargs`."""
+        guard, self.guard = self.guard, None
         if guard is None or kwargs:
             guard = Guard(kwargs)
             self._guarded = ref(guard, self._lost)
-        self._place(optimizer)
+        groups, placed, number, others = self.optimizer.param_groups, self.placed, 0, False
+        if len(self._plan) != len(groups):
+            self._of_groups()
+        plan, placed.any = self._plan, True
+        for group in groups:  # a count costs a step less than what would pair the two
+            rate = plan[number]
+            number += 1
+            if rate is None:
+                continue
+            lr = group.get("lr")
+            if type(lr) is not float:
+                others = True
+                continue
+            multiplier, used = rate
+            if used is None:  # else it is held
+                used = lr * multiplier
+                if used < self.min_lr:
+                    used = max(used, min(lr, self.min_lr))
+            group["lr"] = used
+            placed.groups.append((group, lr, used))
+        if others:
+            self._place_others(optimizer)
         return guard
-
-    def end(self, frame: FrameType, kwargs: dict[str, Any]) -> None:
-        """After a step of any optimizer: puts back what `begin` of the same step replaced, then it is a boundary."""
-        if id(frame) != self._frame:
-            return
-        self._frame = 0
-        if self._placed.any:
-            self.overwritten += self._placed.put_back()
-            if type(kwargs) is Guard and not kwargs:
-                self._guard = kwargs  # a step later it serves again
-        if self.boundary is not None:
-            self.boundary()
 
     def settle(self) -> None:
         """Puts the user's learning rate back if a step raised (torch then skips the post hooks); a step that runs is left alone."""
-        if self._frame and not self._stepping():
+        if self.frame and not self.stepping():
             self._put_back()
 
     def watch_state(self, failed: Callable[[Exception], None]) -> None:
@@ -152,10 +175,10 @@ class Steering:
 
         def after(optimizer: Any, state: dict[str, Any]) -> None:
             try:
-                if self._placed.any:
+                if self.placed.any:
                     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
                         if "lr" in saved:
-                            saved["lr"] = self._placed.own(group)
+                            saved["lr"] = self.placed.own(group)
             except Exception as error:  # noqa: BLE001  # as above
                 failed(error)
 
@@ -168,16 +191,16 @@ class Steering:
     def let_go(self) -> None:
         """The optimizer is its owner's alone."""
         self.settle()
-        self._guard = self._guarded = None
+        self.guard = self._guarded = None
         while self._handles:
             self._handles.pop().remove()
 
-    def _stepping(self) -> bool:
+    def stepping(self) -> bool:
         """Whether the step that `begin` saw is still on this thread's stack. Its frame is known by id and code only: a
         reference would keep the training's tensors alive."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            if id(frame) == self._frame and frame.f_code is self._code:
+            if id(frame) == self.frame and frame.f_code is self.code:
                 return True
             frame = frame.f_back
         return False
@@ -189,34 +212,10 @@ class Steering:
             self._plan = [None if rate == AS_USUAL else (rate.multiplier, rate.hold) for rate in self._rates]
         return self._rates
 
-    def _place(self, optimizer: Any) -> None:
-        """Written out for plain numbers and without what could be spared: it is paid for at every step."""
-        groups, placed, floor, others = self.optimizer.param_groups, self._placed, self.min_lr, False
-        if len(self._plan) != len(groups):
-            self._of_groups()
-        placed.any = True
-        plan = iter(self._plan)
-        for group in groups:
-            rate, lr = next(plan), group.get("lr")
-            if rate is None:
-                continue
-            if type(lr) is not float:
-                others = True
-                continue
-            multiplier, used = rate
-            if used is None:  # else it is held
-                used = lr * multiplier
-                if used < floor:
-                    used = max(used, min(lr, floor))
-            group["lr"] = used
-            placed.groups.append((group, lr, used))
-        if others:
-            self._place_others(optimizer)
-
     def _place_others(self, optimizer: Any) -> None:
         """What is no plain float: tensors, other numbers, and rates that the optimizer computes."""
         of_its_own: dict[int, Rate] = {}
-        placed = {id(group) for group, _, _ in self._placed.groups}
+        placed = {id(group) for group, _, _ in self.placed.groups}
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             lr = group.get("lr")
             if rate == AS_USUAL or id(group) in placed:
@@ -224,11 +223,11 @@ class Steering:
             if not is_rate(lr):
                 of_its_own[id(group)] = rate
             elif hasattr(lr, "copy_"):
-                self._placed.tensor(lr, rate, self.min_lr)
+                self.placed.tensor(lr, rate, self.min_lr)
             else:
-                self._placed.number(group, wanted(float(lr), rate, self.min_lr))
+                self.placed.number(group, wanted(float(lr), rate, self.min_lr))
         if of_its_own and sets_its_own(optimizer):
-            self._placed.function(optimizer, of_its_own, self.min_lr)
+            self.placed.function(optimizer, of_its_own, self.min_lr)
 
     def _lost(self, _: object) -> None:
         """The arguments of a step are gone and its post hook has not come."""
@@ -238,8 +237,8 @@ class Steering:
             self._failed(error)
 
     def _put_back(self) -> None:
-        self._frame, self._code = 0, None
-        self.overwritten += self._placed.put_back()
+        self.frame, self.code = 0, None
+        self.overwritten += self.placed.put_back()
 
 
 def are_one(one: Any, other: Any) -> bool:

@@ -18,6 +18,8 @@ class Placed:
     """What was put in place of the user's rates for one step, and what was there. Empty between steps; `any` says whether
     it may not be."""
 
+    __slots__ = ("_functions", "_tensors", "any", "groups")
+
     def __init__(self) -> None:
         self.any = False
         self.groups: list[tuple[dict[str, Any], Any, float]] = []

@@ -11,6 +11,8 @@ from .lr import AS_IS, Guard, Steering, are_one
 class StepHooks:
     """The steerings of this process. `known` are those of each optimizer that somebody named, by its id."""
 
+    __slots__ = ("_handles", "failures", "known", "last_failure", "steerings")
+
     def __init__(self) -> None:
         self.steerings: tuple[Steering, ...] = ()
         self.known: dict[int, tuple[Steering, ...]] = {}
@@ -62,23 +64,39 @@ HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is to
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | None:
     guard: Guard | None = None
-    frame = frame_at(1)
     try:
-        steerings = HOOKS.known.get(id(optimizer))
+        frame, steerings = frame_at(1), HOOKS.known.get(id(optimizer))
         for steering in HOOKS.of(optimizer) if steerings is None else steerings:
-            made = steering.begin(optimizer, frame, kwargs)
-            if made is not None:  # an empty one counts
-                guard = made
+            if steering.frame:
+                if steering.stepping():  # a wrapper (Lookahead) or a subclass steps inside its own step: scaled once
+                    continue
+                steering.settle()
+            steering.frame = id(frame)
+            if steering.code is None:
+                steering.code = frame.f_code
+            if steering.steers:
+                guard = steering.place(optimizer, kwargs)
     except Exception as error:  # noqa: BLE001  # fail open: the job goes on
         HOOKS.failed(error)
     return None if guard is None else (args, guard)
 
 
 def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    frame = frame_at(1)
+    frame = id(frame_at(1))
     for steering in HOOKS.known.get(id(optimizer), HOOKS.steerings):
         try:
-            steering.end(frame, kwargs)
+            if steering.frame == frame:  # else it is a step inside a step
+                steering.frame = 0
+                if steering.placed.any:
+                    steering.overwritten += steering.placed.put_back()
+                    if type(kwargs) is Guard and not kwargs:
+                        steering.guard = kwargs
+                calm = steering.calm
+                if calm is not None and calm.fresh and calm.page[0] == calm.expected:
+                    calm.fresh = False
+                    calm.steps += 1
+                elif steering.boundary is not None:
+                    steering.boundary()
         except Exception as error:  # noqa: BLE001  # fail open: the job goes on
             HOOKS.failed(error)
 

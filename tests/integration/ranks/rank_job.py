@@ -145,8 +145,8 @@ def fail(*_args, **_more):
 FAULTS = {
     "no disk": (os, "posix_fallocate"),
     "no store": (Table, "read"),
-    "no hook before": (Steering, "begin"),
-    "no hook after": (Steering, "end"),
+    "no hook before": (Steering, "frame"),
+    "no hook after": (Steering, "boundary"),
     "no boundary": (Gate, "pass_boundary"),
     "no thread": (Agreement, "begin"),
 }

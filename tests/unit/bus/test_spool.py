@@ -25,6 +25,20 @@ def test_a_log_call_writes_one_record_and_takes_a_position_a_value(spool):
     assert spool.next_position == 3
 
 
+def test_values_and_their_two_halves_make_the_same_record(spool):
+    values, records = {"loss": 0.5, "lr": 1e-3, "negative": -0.0}, []
+    spool.log(0, values, 10.0)
+    for halves in ((), ((*values,), [*values.values()])):
+        at = spool_layout.RING_OFFSET + spool.unread
+        assert spool.log(-7, values, 10.5, *halves)
+        record = os.pread(spool.fd, spool_layout.RING_OFFSET + spool.unread - at, at)
+        length, _, offset, position, *_ = spool_layout.RECORD_HEAD.unpack_from(record)
+        assert (length, offset) == (len(record), at - spool_layout.RING_OFFSET)
+        records.append((position, record[24:]))
+    assert records[0][1] == records[1][1]
+    assert [position for position, _ in records] == [3, 6]
+
+
 def test_what_finds_no_room_is_dropped_and_counted_and_events_still_fit(spool):
     taken = sum(spool.log(i, {"loss": 0.5, "accuracy": 0.1}, 10.0) for i in range(2000))
     assert spool.dropped == 2 * (2000 - taken) > 0

@@ -189,7 +189,7 @@ def test_what_a_stale_lap_left_behind_does_not_pass(spool, reader):
             assert spool.log(lap * 20 + i, {"loss": 1.0}, 0.0)
         reader.read(0.0)
         reader.commit(reader.position)
-    spool._words[layout.WORD_HEAD] += 72  # a head that runs ahead of what was written
+    spool.words[layout.WORD_HEAD] += 72  # a head that runs ahead of what was written
     assert reader.read(0.0) == []
     with pytest.raises(CorruptData):
         reader.read(1.5)

@@ -131,8 +131,8 @@ def test_an_order_is_applied_once_however_often_the_page_is_read(attach, saver):
     run = attach(checkpoint=saver.save)
     run.host.order("checkpoint", "same")
     run.log({"a": 1.0})
-    run._line.control._spool._page._answered.clear()  # a daemon that knows nothing any more places it again
-    run._line.control._seen = -1
+    run._line.control._spool.page._answered.clear()  # a daemon that knows nothing any more places it again
+    run._line.control._seen = run._line.control.calm.expected = -1
     slot = run.host.page.place(msgspec.structs.replace(_order("same"), reason="again"), 0.0)
     run.log({"a": 1.0})
     assert slot.slot >= 0
@@ -144,6 +144,21 @@ def _order(order_id):
     from smarttuner.bus.control_page import Order
 
     return Order(order_id, "checkpoint", {}, 4e9)
+
+
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_an_order_is_found_at_the_next_boundary_however_often_the_job_logs(every, attach):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    run = attach(optimizer=optimizer)
+    for number in range(1, 7):
+        order = run.host.order("scale-lr", intent={"multiplier": 0.5, "hold": None, "revision": number})
+        optimizer.step()
+        assert run.host.answers()[order] == ("applied", "")
+        if number % every == 0:
+            run.log({"a": 1.0}, step=number)
+    assert run._calm.steps == 5
+    assert run._where() == (5 if every == 100 else 6)
 
 
 def test_a_callback_that_logs_does_not_begin_another_boundary(attach):
