@@ -21,8 +21,8 @@ class Endings:
     def __init__(self) -> None:
         self._open: dict[int, Attachment] = {}
         self._watching = False
-        self._failure: str | None = None
-        self._exit: tuple[str, dict[int, int]] | None = None
+        self._failed: tuple[str, dict[int, int] | None] | None = None
+        """Why, and what the last word of each attachment was then; None where nothing said later counts."""
 
     def add(self, attachment: Attachment) -> None:
         """Ends it at the latest when the process ends."""
@@ -47,13 +47,11 @@ class Endings:
 
     def _at_exit(self) -> None:
         for key, attachment in list(self._open.items()):
-            failure = self._failure
-            if failure is None and self._exit is not None and self._exit[1].get(key) == attachment.last_word:
-                failure = self._exit[0]
-            if failure is None:
-                attachment.finish()
+            why, told = self._failed or (None, None)
+            if why is not None and (told is None or told.get(key) == attachment.last_word):
+                attachment.end("failed", why)
             else:
-                attachment.end("failed", failure)
+                attachment.finish()
 
     def _in_child(self) -> None:
         children, self._open = self._open, {}
@@ -61,11 +59,13 @@ class Endings:
             attachment.forget()
 
     def _chain_excepthook(self) -> None:
+        """An exception that reaches the interpreter ends a script. A person's session goes on after it, and may log again."""
         chained = sys.excepthook
 
         def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
             text = str(error).strip().splitlines()
-            self._failure = f"{kind.__name__}: {text[0]}"[:300] if text else kind.__name__
+            why = f"{kind.__name__}: {text[0]}"[:300] if text else kind.__name__
+            self._failed = why, self._told() if hasattr(sys, "ps1") else None
             chained(kind, error, trace)
 
         sys.excepthook = excepthook
@@ -91,8 +91,10 @@ class Endings:
 
     def _note(self, status: Any) -> None:
         if threading.current_thread() is threading.main_thread():
-            told = {key: one.last_word for key, one in self._open.items()}
-            self._exit = None if status in (None, 0) else (exited(status), told)
+            self._failed = None if status in (None, 0) else (exited(status), self._told())
+
+    def _told(self) -> dict[int, int]:
+        return {key: one.last_word for key, one in self._open.items()}
 
 
 ENDINGS = Endings()  # a process ends once

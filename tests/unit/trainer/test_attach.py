@@ -244,6 +244,7 @@ def test_importing_is_light_and_the_public_names_are_found_late():
         smarttuner.nothing
 
 
+SESSION = "import code; sys.ps1 = '>>> '; one = code.InteractiveInterpreter(globals()); "
 ENDINGS = {
     "pass": ("finished", None),
     "sys.exit(0)": ("finished", None),
@@ -254,6 +255,9 @@ ENDINGS = {
     "raise ValueError('bad batch')": ("failed", "ValueError: bad batch"),
     "raise KeyboardInterrupt": ("failed", "KeyboardInterrupt"),
     "try: sys.exit(3)\nexcept SystemExit: run.log({'a': 2.0})": ("finished", None),
+    SESSION + "one.runsource('1 / 0')": ("failed", "ZeroDivisionError: division by zero"),
+    SESSION + "one.runsource('1 / 0'); run.log({'a': 2.0})": ("finished", None),
+    SESSION + "one.runsource('1 / 0'); quit()": ("finished", None),
     "with run: raise ValueError('inside')": ("failed", "ValueError: inside"),
     "with run: sys.exit(4)": ("failed", "exit code 4"),
     "with run: sys.exit()": ("finished", None),
