@@ -198,11 +198,11 @@ class Streams:
         """Whether there is something to read now."""
         return bool(self._ready) and self._clock.monotonic() >= self._blocked_until
 
-    def turn(self) -> None:
-        """Each spool that has something is read once, 256 KiB at most, and all of it is published."""
-        now = self._clock.monotonic()
+    def turn(self) -> bool:
+        """Each spool that has something is read once, 256 KiB at most, and all of it is published; whether there was any."""
+        now, before = self._clock.monotonic(), self._counters["messages"]
         if now < self._blocked_until:
-            return
+            return False
         messages: list[Message] = []
         taken: list[Stream] = []
         size = 0
@@ -222,6 +222,7 @@ class Streams:
                 self._publish(messages, taken)
                 messages, taken, size = [], [], 0
         self._publish(messages, taken)
+        return self._counters["messages"] > before
 
     def _read(self, stream: Stream, now: float) -> list[Message]:
         strange = stream.shipper.strange_events
