@@ -1,15 +1,12 @@
 """kafka-python's clients as this product wants them, and its errors as ours.
 
-The options are those that hold in front of its known faults: no idempotent producer (a delivery that times out wedges it, a
-record that is refused poisons it), one request in flight (so that order holds without it), short reconnects, no silence of
-half a minute. Each has a fault test in tests/integration/kafka that fails without it.
+The options are those that hold in front of its known faults: short reconnects, no jump of a position, no silence of half a
+minute. Each has a fault test in tests/integration/kafka that fails without it. What is published goes by kafka_producer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,9 +20,8 @@ from .kafka_check import cause_of
 from .kafka_errors import explain, opened
 from .kafka_keys import Role
 from .kafka_options import client_options
-from .kafka_settings import STATE_BYTES, KafkaSettings
+from .kafka_settings import KafkaSettings
 
-DELIVERIES = 12
 CLIENT_ERRORS = (KafkaError, OSError, RuntimeError)
 """What a client raises when the broker is away, refuses or answers nonsense."""
 
@@ -58,23 +54,6 @@ def _connection(settings: KafkaSettings, role: Role) -> dict[str, Any]:
     return own | client_options(settings.bootstrap, settings.client, role)
 
 
-def producer_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Order and no loss without the idempotent producer."""
-    options = {"linger_ms": 0, "batch_size": 262_144, **_connection(settings, "producer")}
-    shortest_ms = options["request_timeout_ms"] + options["linger_ms"] + 1
-    return options | {
-        "acks": "all",
-        "enable_idempotence": False,
-        "max_in_flight_requests_per_connection": 1,
-        "max_request_size": STATE_BYTES + (1 << 20),
-        # the publisher gives up when nothing is acknowledged for publish_timeout_s; this only bounds a long queue that moves
-        "delivery_timeout_ms": max(int(DELIVERIES * settings.publish_timeout_s * 1000), shortest_ms),
-        "max_block_ms": int(settings.bootstrap_timeout_s * 1000),
-        "allow_auto_create_topics": False,
-        "metrics_enabled": False,
-    }
-
-
 def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
     """A reader that never jumps by itself: a position out of range is an error that we count."""
     options = {"fetch_max_wait_ms": int(settings.fetch_wait_s * 1000), **_connection(settings, "consumer")}
@@ -96,27 +75,6 @@ def group_options(settings: KafkaSettings, group: str) -> dict[str, Any]:
         "max_poll_interval_ms": int(settings.max_poll_interval_s * 1000),
     }
     return own | consumer_options(settings) | {"group_id": settings.group(group)}
-
-
-def make_producer(settings: KafkaSettings) -> Any:
-    """Unavailable within seconds if no broker answers, with the cause."""
-    producer = _open(settings, kafka.KafkaProducer, producer_options(settings))
-    _keep_from_children(producer)
-    return producer
-
-
-def _keep_from_children(producer: Any) -> None:
-    """In the child of a fork the client would wait, at its end, for what the parent had under way: with a thread that is not
-    there and locks that nobody releases."""
-    producer._unregister_cleanup()
-    reference = weakref.ref(producer)
-
-    def forget() -> None:
-        found = reference()
-        if found is not None:
-            found._closed = True
-
-    os.register_at_fork(after_in_child=forget)
 
 
 def make_consumer(settings: KafkaSettings, options: dict[str, Any]) -> Any:
@@ -142,14 +100,3 @@ def close(client: Any, timeout_s: float) -> None:
             client.close(timeout_ms=int(timeout_s * 1000))
         else:
             client.close()
-
-
-def discard(producer: Any) -> None:
-    """Ends a producer at once. What it has not sent is not sent any more: its successor sends it, in order."""
-    try:
-        producer.close(timeout=0)
-    except CLIENT_ERRORS:  # it has unsent batches, and close() leaves them to its thread, which would send them later
-        producer._sender.force_close()
-        producer._sender.join(1.0)
-        with contextlib.suppress(*CLIENT_ERRORS):
-            producer.close(timeout=0)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..core.errors import SmartTunerError, Unavailable
 from .kafka_address import joined
 from .kafka_security import WITH_PASSWORD, Security
-from .kafka_wire import Deadline, Wire, connect, encrypt, resolve
+from .kafka_wire import CHECKING, Deadline, Wire, connect, encrypt, resolve
 
 Passed = Callable[[str, str], None]
 """Is told (step, what was found) as each step is passed."""
@@ -50,9 +50,9 @@ class Target(NamedTuple):
         return joined(((self.host, self.port),))
 
 
-def open_wire(target: Target, deadline: Deadline, passed: Passed) -> Wire:
+def open_wire(target: Target, deadline: Deadline, passed: Passed, client_id: str = CHECKING) -> Wire:
     """A connection that is ready for requests. Failed at the step where it is not."""
-    wire = Wire(_encrypted(target, deadline, passed), deadline)
+    wire = Wire(_encrypted(target, deadline, passed), deadline, client_id)
     try:
         _ask_versions(wire, target, deadline, passed)
         if target.security.authenticates:

@@ -1,8 +1,9 @@
 """A member of a consumer group: what it owns, where it reads, and how partitions change hands.
 
-A partition that is taken away is told by one poll and given up by the next, as the port says: the client's listener runs in
-the middle of a poll and ends it at once (it raises Handover); our next poll is what joins the group again, and only then may
-another member get the partition. What is newly assigned is read from where `start` says, never from anywhere else first.
+kafka-python's consumer is the member of the group and fetches nothing (all its partitions are paused); what is read comes by
+kafka_fetcher, on the caller's thread. A partition that is taken away is told by one poll and given up by the next, as the port
+says: the client's listener runs in the middle of a poll and ends it at once (it raises Handover); our next poll is what joins the
+group again, and only then may another member get the partition. What is newly assigned is read from where `start` says.
 """
 
 from __future__ import annotations
@@ -15,27 +16,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    KafkaError,
-    OffsetOutOfRangeError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
+from kafka.errors import CommitFailedError, IllegalGenerationError, KafkaError, RebalanceInProgressError, UnknownMemberIdError
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from ..core.clock import Clock
 from ..core.errors import Unavailable
-from ..core.ports import Batch, Partition, Record
+from ..core.ports import Batch, Partition
 from .kafka_assignor import NumbersAssignor
 from .kafka_clients import close, group_options, make_consumer, reaching
 from .kafka_ends import Ends
+from .kafka_fetcher import Fetcher, OutOfRange
 from .kafka_merge import Merge
 from .kafka_settings import KafkaSettings
 from .kafka_topics import Clerk
 
-FETCH_RECORDS = 2000
+ATTEND_S = 0.1
+"""The client is polled so often for its part in the group, and at once when it has to join."""
 BEHIND_S = 1.0
 """A poll that may not wait still waits so long for what is known to be there."""
 JOINING_S = 0.05
@@ -129,16 +125,17 @@ class GroupReader:
         self._listener = _Listener()
         self._ends = Ends(settings, clerk, clock)
         self._merge = Merge()
-        self._next: dict[Partition, int | None] = {}
-        """Of each partition that is ours: the offset behind what was fetched; None before the first record."""
+        self._fetcher = Fetcher(settings, clock)
+        self._attended_at = float("-inf")
         self._assigned_at = self._polled_at = float("-inf")
         self._joined_after: float | None = None
+        self._places: set[TopicPartition] = set()
+        self._assigned_to_us: set[Partition] = set()
         self._lost: set[Partition] = set()
         """To be told as taken away: what the member had that was given up."""
         self._session_s = settings.session_timeout_s
         self._consumer: Any = None
-        self._joined_at = clock.monotonic()
-        self._heard_at = self._asked_at = clock.monotonic()
+        self._joined_at = self._asked_at = clock.monotonic()
 
     def _join(self) -> None:
         """A new member. The topics' metadata must be there before it subscribes: a join that comes first may hang."""
@@ -203,7 +200,7 @@ class GroupReader:
                 return Batch(revoked=sorted(taken))
             with reaching(self._settings, f"{self.group} cannot read"):
                 self._begin(start)
-                fell_off = self._fetch(deadline, timeout_s)
+                fell_off = self._read(deadline, timeout_s)
             if self._listener.fired:
                 self._listener.fired = False
                 continue
@@ -222,16 +219,22 @@ class GroupReader:
         """What is not ours any more, and may not be touched by us from here on."""
         told = {self._clerk.partition(tp) for tp in self._listener.taken()} | self._lost
         self._lost = set()
-        owned = {self._clerk.partition(tp) for tp in self._consumer.assignment()}
-        taken = (told | (self._next.keys() - owned)) & self._next.keys()
+        taken = (told | (self._ours.keys() - self._assignment())) & self._ours.keys()
         for partition in taken:
-            del self._next[partition]
+            self._fetcher.drop(partition)
             self._merge.close(partition)
         return taken
 
+    def _assignment(self) -> set[Partition]:
+        """What the client says is ours; it changes on the client's own thread."""
+        places = self._consumer.assignment()
+        if places != self._places:
+            self._places, self._assigned_to_us = places, {self._clerk.partition(tp) for tp in places}
+        return self._assigned_to_us
+
     def _begin(self, start: Start | None) -> None:
         """Asks for each newly assigned partition where to read, and reads from nowhere else."""
-        new = {self._clerk.partition(tp) for tp in self._consumer.assignment()} - self._next.keys()
+        new = self._assignment() - self._ours.keys()
         if not new:
             return
         wanted = {partition: start(partition) if start is not None else None for partition in sorted(new)}
@@ -239,94 +242,78 @@ class GroupReader:
         if unknown:
             known = self._clerk.committed(self.group)
             wanted.update({partition: known.get(partition) for partition in unknown})
+        first = self._clerk.earliest([partition for partition, offset in wanted.items() if offset is None or offset < 0])
         for partition, offset in wanted.items():
+            at = first[partition] if offset is None or offset < 0 else offset
             place = self._clerk.place(partition)
-            if offset is None or offset < 0:
-                self._consumer.seek_to_beginning(place)
-            else:
-                self._consumer.seek(place, offset)
-            self._next[partition] = None if offset is None or offset < 0 else offset
+            self._consumer.seek(place, at)  # else it asks the group for a position that it does not need
+            self._consumer.pause(place)
+            self._fetcher.seek(partition, at)
             self._merge.open(partition)
 
-    def _fetch(self, deadline: float, timeout_s: float) -> dict[Partition, int]:
-        """One poll of the client; what came waits in the merge, or is ready. How many were lost to retention."""
-        wait_s = 0.0 if self._merge.ready else deadline - self._clock.monotonic()
-        if timeout_s <= 0 and not self._merge.ready and self._known_behind():
-            wait_s = BEHIND_S
-        if self._consumer.group_metadata().state != MemberState.STABLE:
-            wait_s = max(wait_s, JOINING_S)
-        self._take_up_join()
-        try:
-            found = self._consumer.poll(timeout_ms=max(0, int(wait_s * 1000)), max_records=FETCH_RECORDS)
-            self._polled_at = self._clock.monotonic()
-        except OffsetOutOfRangeError as error:
-            return self._out_of_range(error)
-        except KafkaError:
+    def _read(self, deadline: float, timeout_s: float) -> dict[Partition, int]:
+        """What came waits in the merge, or is ready. How many were lost to retention."""
+        now = self._clock.monotonic()
+        if self._unsettled or now - self._attended_at >= ATTEND_S:
+            self._attend()
             if self._listener.fired:
                 return {}
-            raise
-        if found and not self._put_out():
-            self._heard_at = self._clock.monotonic()
-            for place, several in found.items():
-                partition = self._clerk.partition(place)
-                self._next[partition] = several[-1].offset + 1
-                self._merge.add(partition, [record_of(partition, one) for one in several])
-        self._merge.release(self._ask_ends, self._reached, self._clock.monotonic())
-        self._hold_back()
+        wait_s = 0.0 if self._merge.ready else deadline - now
+        if timeout_s <= 0 and not self._merge.ready and self._fetcher.behind:
+            wait_s = BEHIND_S
+        try:
+            found = self._fetcher.poll(min(wait_s, ATTEND_S))
+        except OutOfRange as error:
+            return self._out_of_range(error.at)
+        for partition, records in found.items():
+            self._merge.add(partition, records)
+        if found and self._unsettled:
+            self._attend()  # who was put out meanwhile may have read what is another's
+        self._merge.release(self._ends.of, self._reached, self._clock.monotonic())
+        self._fetcher.hold(self._merge.heavy())
         return {}
 
-    def _put_out(self) -> bool:
-        """Whether the group put us out while we were polling: what was fetched since may be another's."""
+    @property
+    def _ours(self) -> Mapping[Partition, int]:
+        """Of each partition that is ours: the offset behind what was fetched."""
+        return self._fetcher.at
+
+    @property
+    def _unsettled(self) -> bool:
+        """Whether the client has to join, or was put out."""
+        coordinator = self._consumer._coordinator
+        return coordinator.rejoin_needed or coordinator.state is not MemberState.STABLE
+
+    def _attend(self) -> None:
+        """The client's part in its group; a join needs some time of some polls."""
+        wait_s = JOINING_S if self._unsettled else 0.0
+        self._take_up_join()
+        try:
+            self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=1)
+        except KafkaError:
+            if not self._listener.fired:
+                raise
+        self._attended_at = self._polled_at = self._clock.monotonic()
         taken = self._listener.taken()
         self._listener.took(taken)
         self._listener.fired = self._listener.fired or bool(taken)
-        return bool(taken)
-
-    def _ask_ends(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        return self._ends.of(partitions, self._consumer._cluster)
 
     def _reached(self, partition: Partition, end: int) -> bool:
-        return (self._next[partition] or 0) >= end or self._position(partition) >= end
-
-    def _position(self, partition: Partition) -> int:
-        """Where the client reads next: behind gaps, too, which our own count does not see."""
-        return self._consumer.position(self._clerk.place(partition), timeout_ms=int(BEHIND_S * 1000)) or 0
-
-    def _known_behind(self) -> bool:
-        for partition, at in self._next.items():
-            high = self._consumer.highwater(self._clerk.place(partition))
-            if high is not None and (at or 0) < high and self._position(partition) < high:
-                return True
-        return False
+        return self._ours[partition] >= end
 
     def _may_be_behind(self) -> bool:
         """An empty poll is not the end: a partition may not have been fetched at all yet, or wait for its mates."""
-        consumer = self._consumer
-        if consumer is None or consumer.group_metadata().state != MemberState.STABLE or self._merge.mates():
+        if self._consumer is None or self._unsettled or self._merge.mates():
             return True
-        places = [self._clerk.place(partition) for partition in self._next]
-        if not consumer.assignment().issuperset(places):  # the client's own thread may just be taking them away
+        if not self._assignment() <= self._ours.keys():
             return True
-        return any(consumer.highwater(place) is None for place in places) or self._known_behind()
+        return self._fetcher.behind or not self._ours.keys() <= self._fetcher.ends.keys()
 
-    def _hold_back(self) -> None:
-        """Partitions of which much waits are not fetched until the others have come as far."""
-        heavy = {self._clerk.place(partition) for partition in self._merge.heavy()}
-        paused = self._consumer.paused()
-        if heavy - paused:
-            self._consumer.pause(*(heavy - paused))
-        if paused - heavy:
-            self._consumer.resume(*(paused - heavy))
-
-    def _out_of_range(self, error: OffsetOutOfRangeError) -> dict[Partition, int]:
+    def _out_of_range(self, wanted: Mapping[Partition, int]) -> dict[Partition, int]:
         """Retention was faster than we (or the topic was made anew): reads on from the earliest there is."""
-        wanted = {self._clerk.partition(place): offset for place, offset in error.args[0].items()}
         lost = {}
         for partition, earliest in self._clerk.earliest(wanted).items():
-            if partition not in self._next:
-                continue
-            self._consumer.seek(self._clerk.place(partition), earliest)
-            self._next[partition] = earliest
+            self._fetcher.seek(partition, earliest)
             if wanted[partition] < earliest:
                 lost[partition] = earliest - wanted[partition]
                 self._counters["fell_off"] += lost[partition]
@@ -345,13 +332,13 @@ class GroupReader:
             self._counters["joined_anew"] += 1
             self._join_anew()
             return
-        if now - max(self._heard_at, self._asked_at) > self._settings.quiet_s and self._next:
+        if now - max(self._fetcher.heard_at, self._asked_at) > self._settings.quiet_s and self._ours:
             self._asked_at = now
-            self._clerk.ends(self._next)
+            self._clerk.ends(self._ours)
 
     def _join_anew(self) -> None:
         """As a new member, with the next turn; what we had is told as taken away first."""
-        self._lost |= self._next.keys()
+        self._lost |= self._ours.keys()
         self.close()
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -373,6 +360,7 @@ class GroupReader:
         member's own connection, so it leaves by another."""
         consumer, self._consumer = self._consumer, None
         self._ends.close()
+        self._fetcher.close()
         if consumer is None:
             return
         self._listener.closing = True
@@ -381,10 +369,3 @@ class GroupReader:
             with contextlib.suppress(Unavailable):
                 self._clerk.leave(self.group, known.member_id)
         close(consumer, CLOSE_S)
-
-
-def record_of(partition: Partition, one: Any) -> Record:
-    """A record as the port has it. A foreign emitter's may have no key, and a tombstone no body."""
-    key = (one.key or b"").decode(errors="replace")
-    headers = tuple((name, value or b"") for name, value in one.headers or ())
-    return Record(*partition, one.offset, key, one.value or b"", one.timestamp / 1000, headers)

@@ -63,7 +63,6 @@ PASSED: Mapping[str, Passed] = {
     "send.buffer.bytes": Passed("send_buffer_bytes", least=1024),
     "compression.type": Passed("compression_type", "choice", PRODUCER, ("none", "uncompressed", "gzip", "snappy", "lz4", "zstd")),
     "batch.size": Passed("batch_size", roles=PRODUCER, least=1024, most=16 << 20),
-    "linger.ms": Passed("linger_ms", roles=PRODUCER, most=1000),
     "fetch.max.wait.ms": Passed("fetch_max_wait_ms", roles=CONSUMER),
     "fetch.max.bytes": Passed("fetch_max_bytes", roles=CONSUMER, least=1 << 20),
     "max.partition.fetch.bytes": Passed("max_partition_fetch_bytes", roles=CONSUMER, least=1 << 20),
@@ -169,6 +168,7 @@ REFUSED: Mapping[str, Refused] = {
 
 WITHOUT_EFFECT = frozenset(
     {
+        "linger.ms",
         "key.serializer",
         "value.serializer",
         "key.deserializer",
@@ -213,7 +213,7 @@ WITHOUT_EFFECT = frozenset(
         "client.software.name",
     }
 )
-"""About another client's own code or metrics: pasted along, and harmless."""
+"""About another client's own code, queue or metrics: pasted along, and harmless."""
 
 KNOWN = sorted({"bootstrap.servers", *PASSED, *SECURITY, *REFUSED, *WITHOUT_EFFECT, *ALIASES})
 

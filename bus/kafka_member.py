@@ -11,7 +11,8 @@ from ..core.events import MAX_BODY_BYTES, decode, topic_key
 from ..core.ports import CONTROL, DEAD_LETTERS, METRICS, RUNS, TOPICS, Batch, Message, Partition, Record
 from .kafka_follower import Follower
 from .kafka_group import GroupReader
-from .kafka_publisher import Letter, Publisher, refuse_closed
+from .kafka_producer import Letter
+from .kafka_publisher import Publisher, refuse_closed
 from .kafka_settings import LETTER_BYTES
 from .partitions import partition_of
 

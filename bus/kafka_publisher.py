@@ -5,25 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
 
 from ..core.clock import Clock
-from ..core.errors import Unavailable
-from .kafka_clients import CLIENT_ERRORS, discard, explained, make_producer
+from ..core.errors import SmartTunerError, Unavailable
+from .kafka_clients import CLIENT_ERRORS, explained
+from .kafka_producer import Letter, Producer
 from .kafka_settings import KafkaSettings
 
 TICK_S = 0.001
 """The grain of append times on Kafka."""
-
-
-class Letter(NamedTuple):
-    """One message with its place. `body` None takes the key away from a compacted topic."""
-
-    topic: str
-    partition: int
-    key: str
-    body: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def flights(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
@@ -55,7 +45,7 @@ class Publisher:
 
     def __init__(self, settings: KafkaSettings, clock: Clock, counters: Counter[str]) -> None:
         self._settings, self._clock, self._counters = settings, clock, counters
-        self._producer: Any = None
+        self._producer: Producer | None = None
         self._pid = 0
         self._last: dict[str, str] = {}
         self._last_at = 0.0
@@ -66,8 +56,8 @@ class Publisher:
         for flight in flights(letters):
             self._let_time_pass(flight)
             try:
-                self._fly(self._connected(), flight)
-            except (*CLIENT_ERRORS, ValueError) as error:
+                self._connected().deliver(flight)
+            except (*CLIENT_ERRORS, SmartTunerError, ValueError) as error:
                 self.drop()
                 self._counters["publish_failed"] += 1
                 raise explained(self._settings, error, "not acknowledged") from error
@@ -79,39 +69,18 @@ class Publisher:
         if any(self._last.get(one.key, one.topic) != one.topic for one in flight):
             self._clock.sleep(max(0.0, self._last_at + TICK_S - self._clock.monotonic()))
 
-    def _connected(self) -> Any:
+    def _connected(self) -> Producer:
         if self._producer is not None and self._pid != os.getpid():
-            self._producer = None  # a fork: the parent's threads are not here
+            self._producer = None  # a fork: the connection is the parent's, too
         if self._producer is None:
-            self._producer, self._pid = make_producer(self._settings), os.getpid()
+            self._producer, self._pid = Producer(self._settings, self._clock), os.getpid()
         return self._producer
-
-    def _fly(self, producer: Any, flight: Sequence[Letter]) -> None:
-        """kafka-python takes without limit, so bytes under way are counted here."""
-        waiting: list[tuple[Any, int]] = []
-        under_way, first = 0, 0
-        for one in flight:
-            size = len(one.body or b"") + len(one.key)
-            while under_way + size > self._settings.in_flight_bytes and first < len(waiting):
-                under_way -= self._land(waiting[first])
-                first += 1
-            topic = self._settings.topic(one.topic)
-            future = producer.send(topic, one.body, one.key.encode(), list(one.headers), one.partition)
-            waiting.append((future, size))
-            under_way += size
-        for item in waiting[first:]:
-            self._land(item)
-
-    def _land(self, item: tuple[Any, int]) -> int:
-        future, size = item
-        future.get(self._settings.publish_timeout_s)
-        return size
 
     def drop(self) -> None:
         """Forgets the producer; what it has not sent is not sent any more."""
         producer, self._producer = self._producer, None
         if producer is not None and self._pid == os.getpid():
-            discard(producer)
+            producer.close()
 
     def close(self) -> None:
         """Nothing is under way between two calls."""

@@ -11,7 +11,8 @@ from ..core.clock import Clock
 from ..core.errors import Unavailable, UsageError
 from ..core.ports import STATE
 from .kafka_clients import close, consumer_options, make_consumer, reaching
-from .kafka_publisher import Letter, Publisher
+from .kafka_producer import Letter
+from .kafka_publisher import Publisher
 from .kafka_settings import STATE_BYTES, KafkaSettings
 from .kafka_topics import Clerk
 

@@ -6,17 +6,20 @@ are kafka-python's (`kafka.protocol`), the sockets our own.
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 from ..core.clock import Clock
 from ..core.errors import Unavailable
+from .kafka_frames import framed
 
 if TYPE_CHECKING:
     import ssl
 
-RECEIVE = 65536
+RECEIVE = 262_144
+CHECKING = "smart-tuner-check"
 
 
 class Deadline:
@@ -86,11 +89,12 @@ def encrypt(plain: socket.socket, context: ssl.SSLContext, host: str, deadline: 
 class Wire:
     """Requests and answers over a connected socket, one at a time. OSError when the other end goes."""
 
-    def __init__(self, stream: socket.socket, deadline: Deadline, client_id: str = "smart-tuner-check") -> None:
+    def __init__(self, stream: socket.socket, deadline: Deadline, client_id: str = CHECKING) -> None:
         from kafka.protocol.parser import KafkaProtocol
 
         self.stream, self._deadline = stream, deadline
         self._protocol = KafkaProtocol(client_id=client_id, ident="check")
+        self._client_id, self._number, self._got = client_id.encode(), 0, bytearray()
         self.versions: dict[int, tuple[int, int]] = {}
 
     def patience(self, deadline: Deadline) -> None:
@@ -100,16 +104,46 @@ class Wire:
     def ask(self, request: Any) -> Any:
         """The answer. ConnectionError where the other end hung up, TimeoutError at the deadline."""
         self._protocol.send_request(request)
-        self.stream.settimeout(self._deadline.left_s())
-        self.stream.sendall(self._protocol.send_bytes())
+        self._send(self._protocol.send_bytes())
         while True:
-            self.stream.settimeout(self._deadline.left_s())
-            data = self.stream.recv(RECEIVE)
-            if not data:
-                raise ConnectionResetError("the other end hung up")
-            answers = self._protocol.receive_bytes(data)
+            answers = self._protocol.receive_bytes(self._receive())
             if answers:
                 return answers[0][1]
+
+    def post(self, api: int, version: int, body: bytes) -> None:
+        """Sends a request of kafka_frames; `receipt` must follow before the next."""
+        self._number += 1
+        self._send(framed(api, version, self._number, self._client_id, body))
+
+    def receipt(self) -> bytes:
+        """The answer to what was posted. After an error nothing may be asked here any more: it may still come."""
+        got = self._got
+        while len(got) < 4 or len(got) < 4 + int.from_bytes(got[:4]):
+            got += self._receive()
+        if int.from_bytes(got[4:8]) != self._number or len(got) != 4 + int.from_bytes(got[:4]):
+            raise ConnectionError("the other end answers to something else")
+        answer = bytes(got[8:])
+        got.clear()
+        return answer
+
+    def readable(self, timeout_s: float) -> bool:
+        """Whether something has come, waiting so long for it."""
+        if getattr(self.stream, "pending", int)():  # bytes that TLS has read already
+            return True
+        waiting = select.poll()  # select() takes no descriptor above 1,023, and a daemon has one for each spool
+        waiting.register(self.stream, select.POLLIN)
+        return bool(waiting.poll(max(0.0, timeout_s) * 1000))
+
+    def _send(self, data: bytes) -> None:
+        self.stream.settimeout(self._deadline.left_s())
+        self.stream.sendall(data)
+
+    def _receive(self) -> bytes:
+        self.stream.settimeout(self._deadline.left_s())
+        data = self.stream.recv(RECEIVE)
+        if not data:
+            raise ConnectionResetError("the other end hung up")
+        return data
 
     def version(self, request: type[Any], most: int = 1 << 15) -> int:
         """The newest version of a request that both sides know, `most` at most. Unavailable where there is none."""

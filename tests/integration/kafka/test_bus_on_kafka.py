@@ -93,16 +93,16 @@ def test_where_partitions_end_is_asked_of_their_leader_and_of_the_clerk_where_th
     expected = dict(zip(places, (3, 1, 1), strict=True))
     asked, ends = [], log.clerk.ends
     monkeypatch.setattr(log.clerk, "ends", lambda partitions: asked.append(partitions) or ends(partitions))
-    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert member._ends.of(places) == expected
     assert asked == []
-    for wire in member._ends._wires.values():
+    for wire in member._ends._leaders._wires.values():
         wire.stream.shutdown(socket.SHUT_RDWR)  # as a broker that is killed, or closes what is idle
-    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert member._ends.of(places) == expected
     assert asked == [places]
-    assert member._ends.of(places, member._consumer._cluster) == expected  # the leader rests
+    assert member._ends.of(places) == expected  # the leader rests
     assert asked == [places, places]
     monkeypatch.setattr(member._ends, "_rest_until", 0.0)
-    assert member._ends.of(places, member._consumer._cluster) == expected
+    assert member._ends.of(places) == expected
     assert len(asked) == 2
 
 
@@ -205,7 +205,7 @@ def test_partitions_are_told_as_taken_before_another_reads_them(make_log):
         told |= set(batch.revoked)
         if not told:
             second.step(0.05)
-            assert not second.bus._groups["g"]._next
+            assert not second.bus._groups["g"]._ours
     [number_told] = {partition for _, partition in told}
     assert told == {(topic, number_told) for topic in (METRICS, RUNS, CONTROL)}
     second.store = dict(first.store)

@@ -2,17 +2,16 @@
 
 import gc
 import json
-import os
 import threading
 import warnings
 
 import kafka
 import pytest
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
-from kafka.protocol.admin.acl import ACLResourcePatternType
-from kafka_broker import KILLED_OFTEN, Broker, NoBroker, free_ports
+from kafka.admin import ACLOperation, ResourceType
+from kafka_broker import KILLED_OFTEN, Broker, free_ports
 from kafka_certificates import make_certificates
 from kafka_proxy import Proxy
+from kafka_secured import PLAIN_LOGIN, allow, patiently, sasl, secured_broker, tls, ways
 from smarttuner.bus import kafka_check
 from smarttuner.bus.kafka import KafkaLog
 from smarttuner.bus.kafka_check import Plan, cause_of, check
@@ -25,37 +24,6 @@ from smarttuner.core.errors import Unavailable
 from smarttuner.core.ports import METRICS, RUNS, Message
 from smarttuner.daemon.cli.main import run
 
-PLAIN_USERS = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_job="job-secret" user_guest="guest-secret";'
-SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-OAUTH = 'org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="{}";'
-LISTENERS = {
-    "TLS": "SSL",
-    "MUTUAL": "SSL",
-    "ELSEWHERE": "SSL",
-    "SASLTLS": "SASL_SSL",
-    "SASLPLAIN": "SASL_PLAINTEXT",
-}
-
-
-def settings(folder):
-    pem = {"ssl.keystore.type": "PEM", "ssl.truststore.type": "PEM", "ssl.truststore.location": str(folder / "authority.pem")}
-    return {
-        **KILLED_OFTEN,
-        **pem,
-        "ssl.keystore.location": str(folder / "broker.pem"),
-        "listener.name.mutual.ssl.client.auth": "required",
-        "listener.name.elsewhere.ssl.keystore.type": "PEM",
-        "listener.name.elsewhere.ssl.keystore.location": str(folder / "elsewhere.pem"),
-        "listener.name.sasltls.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
-        "listener.name.sasltls.plain.sasl.jaas.config": PLAIN_USERS,
-        "listener.name.sasltls.scram-sha-512.sasl.jaas.config": SCRAM,
-        "listener.name.sasltls.oauthbearer.sasl.jaas.config": OAUTH.format("broker"),
-        "listener.name.saslplain.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.saslplain.plain.sasl.jaas.config": PLAIN_USERS,
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-    }
-
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
@@ -64,13 +32,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory, certificates):
-    """Plaintext clients are super users; everybody else may do what the tests allow."""
-    folder = tmp_path_factory.mktemp("secured")
-    scram = ["--add-scram", "SCRAM-SHA-512=[name=scram,password=scram-secret]"]
-    try:
-        made = Broker(folder, listeners=LISTENERS, formatting=scram, **settings(certificates)).start()
-    except NoBroker as why:
-        (pytest.fail if os.environ.get("CI") in ("true", "1") else pytest.skip)(f"Apache Kafka cannot run here: {why}")
+    made = secured_broker(tmp_path_factory.mktemp("secured"), certificates)
     yield made
     made.kill()
 
@@ -80,36 +42,6 @@ def admin(broker):
     made = kafka.KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     yield made
     made.close()
-
-
-def allow(admin, user, kind, name, *operations, pattern=ACLResourcePatternType.PREFIXED):
-    place = ResourcePattern(kind, name, pattern)
-    admin.create_acls([ACL(f"User:{user}", "*", one, ACLPermissionType.ALLOW, place) for one in operations])
-
-
-def tls(certificates, **more):
-    return {"security.protocol": "SSL", "ssl.ca.location": str(certificates / "authority.pem")} | more
-
-
-def sasl(certificates, mechanism, user="", password=""):
-    named = {"sasl.username": user, "sasl.password": password} if user else {}
-    return tls(certificates) | {"security.protocol": "SASL_SSL", "sasl.mechanism": mechanism} | named
-
-
-def ways(certificates):
-    """listener -> a client's options that it takes."""
-    return {
-        "PLAINTEXT": {},
-        "TLS": tls(certificates),
-        "MUTUAL": tls(certificates) | {"ssl.keystore.location": str(certificates / "client.pem")},
-        "SASLTLS": sasl(certificates, "SCRAM-SHA-512", "scram", "scram-secret"),
-        "SASLTLS/PLAIN": sasl(certificates, "PLAIN", "job", "job-secret"),
-        "SASLTLS/OAUTHBEARER": sasl(certificates, "OAUTHBEARER") | {"sasl.jaas.config": OAUTH.format("job")},
-        "SASLPLAIN": {"security.protocol": "SASL_PLAINTEXT", "sasl.jaas.config": PLAIN_LOGIN},
-    }
-
-
-PLAIN_LOGIN = 'org.apache.kafka.common.security.plain.PlainLoginModule required username="job" password="job-secret";'
 
 
 def look(address, client, clock=None, **more):
@@ -498,24 +430,10 @@ def test_the_bus_runs_with_the_users_options(broker, certificates, admin, way):
         bus.publish([Message(METRICS, "k", b"1")])
         records = patiently(lambda: bus.poll((METRICS, RUNS), "judge", timeout_s=1.0).records)
         assert [one.body for one in records] == [b"1"]
-        assert bus._groups["judge"]._ends._wires  # the leader was asked where they end, in the user's way too
+        assert bus._groups["judge"]._ends._leaders._wires  # the leader was asked where they end, in the user's way too
     finally:
         bus.close()
         log.close()
-
-
-def patiently(see):
-    """A permission is there a moment after it was given."""
-    clock = SystemClock()
-    until = clock.monotonic() + 60
-    while True:
-        try:
-            if found := see():
-                return found
-        except Unavailable:
-            if clock.monotonic() > until:
-                raise
-        clock.sleep(0.1)
 
 
 @pytest.mark.usefixtures("_collected")
