@@ -1,13 +1,13 @@
 """Points judged per second and core by the shipped policies, as the runs grow; and how fast a replay is.
 
-    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judging.svg] [--json]
+    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judging.svg] [--json FILE]
 
 Each case feeds a judge with chunks as a lane does, at most 2,000 at a time, nothing published or saved: `runs` runs in groups of
-five, a chunk of `chunk` points each in turn, after 200 points each that are not counted (`early` counts just those, one a
+five, a chunk of `chunk` points each in turn, after 100 points each that are not counted (`early` counts just those, one a
 chunk, where nearly each closes a rung and is compared with its peers). CPU time of the thread, and what of it the decoding
 takes. torch's ReduceLROnPlateau, called in a loop on one series before and after in a process of its own, is the measure of
 the machine: it compares one number and keeps nothing.
-The replay is of 300 runs of 10,000 points in groups of five, the shipped policies, reading not counted.
+The replay is of 100 runs of 10,000 points in groups of five, the shipped policies, reading not counted.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ START = 1e9
 GROUP = 5
 CHUNKS = (1, 5, 100, 1000)
 COUNTS = (10, 100, 1000, 10_000)
-WARM = 200
+WARM = 100
 """Points of each run that are folded before the clock runs."""
 BATCH = 2000
 """Chunks that a lane hands over at once, at the most."""
-CHUNKS_OF_A_CASE = 20_000
+CHUNKS_OF_A_CASE = 10_000
 """At the most; else `--points`, but each run has one chunk at least."""
 MOST = 2_000_000
 """A case of which one round would hold more points is left out."""
@@ -119,7 +119,7 @@ def torch_speed() -> float:
     return float(told)
 
 
-def replayed(runs: int = 300, points: int = 10_000) -> float:
+def replayed(runs: int = 100, points: int = 10_000) -> float:
     """Points a second of a replay."""
     steps, rng = np.arange(1, points + 1), np.random.default_rng(0)
     spent = 0.0
@@ -153,7 +153,7 @@ def figure(found: dict[str, float], torch: float) -> Figure:
 
 
 def cases(most: int, points: int) -> dict[str, float]:
-    """µs a point of each case, and what of it the decoding takes."""
+    """µs a point of each case, and what of it the decoding takes; tells each as it comes."""
     found: dict[str, float] = {}
     for runs in [count for count in COUNTS if count <= most]:
         for size in CHUNKS:
@@ -162,8 +162,15 @@ def cases(most: int, points: int) -> dict[str, float]:
                 cost = judged(runs, size, chunks)
                 found[f"{runs}_runs_{size}_a_chunk_us"] = 1e6 * cost.all
                 found[f"{runs}_runs_{size}_a_chunk_decoding_us"] = 1e6 * cost.decoding
-    found["early_1000_runs_1_a_chunk_us"] = 1e6 * judged(1000, 1, 40, warm=0).all
+                tell(f"{runs} runs, {size} a chunk", cost)
+    early = judged(1000, 1, 40, warm=0)
+    found["early_1000_runs_1_a_chunk_us"] = 1e6 * early.all
+    tell("early: 1000 runs, 1 a chunk", early)
     return found
+
+
+def tell(case: str, cost: Cost) -> None:
+    print(f"{case:30}{1 / cost.all:14,.0f} points/s, without decoding{1 / (cost.all - cost.decoding):14,.0f}", flush=True)
 
 
 def main() -> None:
@@ -171,28 +178,22 @@ def main() -> None:
     asked.add_argument("--most", type=int, default=10_000, metavar="RUNS")
     asked.add_argument("--points", type=int, default=200_000, metavar="N", help="points of a case")
     asked.add_argument("--plot", type=Path, metavar="FILE.svg")
-    asked.add_argument("--json", action="store_true")
+    asked.add_argument("--json", type=Path, metavar="FILE")
     asked.add_argument("--torch", action="store_true", help=argparse.SUPPRESS)
     options = asked.parse_args()
     if options.torch:
         print(looped())
         return
+    print("policies: " + ", ".join(rule.policy.name for rule in RULES))
     before = torch_speed()
     found = cases(options.most, options.points)
     replay, torch = replayed(), (before + torch_speed()) / 2
     if options.plot:
         options.plot.write_text(svg_text(figure(found, torch)))
     if options.json:
-        print(json.dumps(found | {"replay_points_per_s": replay, "torch_points_per_s": torch}))
-        return
-    print("policies: " + ", ".join(rule.policy.name for rule in RULES))
-    print(f"{'':34}{'points/s':>14}{'judging alone':>16}{'of torch':>10}")
-    for name, cost in found.items():
-        if not name.endswith("_decoding_us"):
-            alone = cost - found.get(name.replace("_us", "_decoding_us"), 0.0)
-            print(f"{name.removesuffix('_us'):34}{1e6 / cost:14,.0f}{1e6 / alone:16,.0f}{1e6 / cost / torch:10.3f}")
-    print(f"{'torch, before and after':34}{torch:14,.0f}")
-    print(f"{'replay':34}{replay:14,.0f}")
+        options.json.write_text(json.dumps(found | {"replay_points_per_s": replay, "torch_points_per_s": torch}))
+    print(f"{'ReduceLROnPlateau in a loop':30}{torch:14,.0f} points/s")
+    print(f"{'replay':30}{replay:14,.0f} points/s")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ class Stretch:
 def _joined(positions: list[Sequence[int]], sizes: list[int], n: int) -> Ints:
     if not all(isinstance(one, range) for one in positions):
         return np.array([at for one in positions for at in one], np.int64)
-    firsts = np.array([one[0] for one in positions], np.int64) - (np.cumsum(sizes) - sizes)
-    joined: Ints = np.repeat(firsts, sizes) + np.arange(n)
+    lengths: Ints = np.array(sizes, np.int64)
+    firsts: Ints = np.array([one[0] for one in positions], np.int64) - (np.cumsum(lengths) - lengths)
+    joined: Ints = np.repeat(firsts, lengths) + np.arange(n)
     return joined

@@ -39,6 +39,17 @@ class Points(NamedTuple):
             self.orders[which],
         )
 
+    def shaped(self, shape: tuple[int, int]) -> Points:
+        """All of them as rows and columns."""
+        return Points(
+            self.positions.reshape(shape),
+            self.steps.reshape(shape),
+            self.values.reshape(shape),
+            self.times.reshape(shape),
+            self.appended.reshape(shape),
+            self.orders.reshape(shape),
+        )
+
 
 @dataclass(frozen=True)
 class Screened(Columns):
@@ -64,9 +75,8 @@ class Block:
         self._n = int(sizes.max())
         self._full = bool((sizes == self._n).all())
         if self._full and bool((np.diff(starts) == self._n).all()):  # they stand side by side: views
-            begin = int(starts[0])
-            flat = points.at(slice(begin, begin + self._n * len(windows)))
-            self.points = Points(*(column.reshape(len(windows), self._n) for column in flat))
+            begin, shape = int(starts[0]), (len(windows), self._n)
+            self.points = points.at(slice(begin, begin + self._n * len(windows))).shaped(shape)
         else:
             self.points = points.at(starts[:, None] + np.minimum(np.arange(self._n), self._ends[:, None]))
         self.figures: Figures = {key: self._fold(key) for key in windows[0].measures}

@@ -139,7 +139,8 @@ class Policy(Protocol):
         """New running measures for one series (its goal counts), whose columns `screen` and `judge` read by key."""
 
     def screen(self, columns: Columns) -> NDArray[bool_] | None:
-        """A mask over the columns' points: False where `judge` would surely answer None. None means: ask for each.
+        """A mask over the columns' points, which may be those of several series that are judged alike (the subject's goal is
+        that of all): False where `judge` would surely answer None. None means: ask for each.
         The policies shipped here screen exactly: True is just where `judge` answers."""
 
     def judge(self, seen: Evidence) -> Decision | None:
