@@ -258,11 +258,11 @@ class GroupReader:
             self._attend()
             if self._listener.fired:
                 return {}
-        wait_s = 0.0 if self._merge.ready else deadline - now
+        wait_s = 0.0 if self._merge.ready else min(deadline - now, ATTEND_S)
         if timeout_s <= 0 and not self._merge.ready and self._fetcher.behind:
             wait_s = BEHIND_S
         try:
-            found = self._fetcher.poll(min(wait_s, ATTEND_S))
+            found = self._fetcher.poll(wait_s)
         except OutOfRange as error:
             return self._out_of_range(error.at)
         for partition, records in found.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 from kafka.errors import UnknownTopicOrPartitionError, for_code
@@ -57,13 +58,13 @@ class Leaders:
         return found
 
     def _ask(self, topics: Iterable[str]) -> None:
-        """Asks whichever broker answers."""
-        wire = self._any_wire()
-        version = wire.version(MetadataRequest, NEWEST)
+        """Asks whichever broker answers, on a connection for this alone: on the others an answer may be under way."""
         names = {self._settings.topic(topic): topic for topic in topics}
-        asked = [MetadataRequest.MetadataRequestTopic(name=name, version=version) for name in names]
-        wire.patience(Deadline(self._clock, self._settings.request_timeout_s))
-        answer = wire.ask(MetadataRequest(topics=asked, allow_auto_topic_creation=False, version=version))
+        with closing(self._any_wire()) as wire:
+            version = wire.version(MetadataRequest, NEWEST)
+            asked = [MetadataRequest.MetadataRequestTopic(name=name, version=version) for name in names]
+            wire.patience(Deadline(self._clock, self._settings.request_timeout_s))
+            answer = wire.ask(MetadataRequest(topics=asked, allow_auto_topic_creation=False, version=version))
         hosts: Mapping[int, Leader] = {one.node_id: (one.host, one.port) for one in answer.brokers}
         self._brokers = tuple(hosts.values())
         for one in answer.topics:
@@ -75,29 +76,27 @@ class Leaders:
                     self._leaders[names[one.name], place.partition_index] = hosts[place.leader_id]
 
     def _any_wire(self) -> Wire:
-        for leader in list(self._wires):
-            return self._wires[leader]
         last: Exception = Unavailable("the bus URL names no broker", "write kafka://host:port")
         for leader in dict.fromkeys((*self._brokers, *servers_of(SCHEME + self._settings.bootstrap))):
             try:
-                return self.wire(leader)
+                return self._opened(leader)
             except (OSError, SmartTunerError) as error:
                 last = error
         raise last
 
     def wire(self, leader: Leader) -> Wire:
         """The connection to it, made anew where there is none."""
-        known = self._wires.get(leader)
-        return known if known is not None else self._connected(leader)
+        if leader not in self._wires:
+            self._wires[leader] = self._opened(leader)
+        return self._wires[leader]
 
-    def _connected(self, leader: Leader) -> Wire:
+    def _opened(self, leader: Leader) -> Wire:
         settings = self._settings
         security = read_options(settings.client, settings.bootstrap).security
         arguments: dict[str, Any] = client_options(settings.bootstrap, settings.client)
         deadline = Deadline(self._clock, settings.bootstrap_timeout_s)
         wire = open_wire(Target(*leader, security, arguments), deadline, _quietly, arguments.get("client_id", CLIENT_ID))
         wire.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._wires[leader] = wire
         return wire
 
     def drop(self, leader: Leader) -> None:
