@@ -71,6 +71,7 @@ def make_repeatable(job: Job) -> None:
     torch.set_num_threads(job.threads)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes all memory twice; none is read unset
     torch.backends.cudnn.benchmark = settings.benchmark_mode and not settings.deterministic
 
 

@@ -10,6 +10,7 @@ from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import UsageError
 from smarttuner.trainer.tacotron2.alignment import alignment_score, text_use
 from smarttuner.trainer.tacotron2.checkpoint_files import CheckpointFolder
+from smarttuner.trainer.tacotron2.evaluation import Sample, summary
 from smarttuner.trainer.tacotron2.job import Job, speaker, train
 from smarttuner.trainer.tacotron2.progress import Progress
 from smarttuner.trainer.tacotron2.settings import Board, Resources, Saving, Settings
@@ -161,6 +162,16 @@ def test_event_files_hold_scalars_the_graph_and_pictures(job, tmp_path):
 )
 def test_alignment_score_knows_a_walk_from_a_pretence(attention, least, most):
     assert least - 1e-6 <= alignment_score(attention) <= most + 1e-6
+
+
+def test_the_quality_is_a_mean_with_its_deviation():
+    heard = [Sample(None, torch.zeros(1), score > 3, {"audio_quality_score": score}) for score in (3.0, 4.0)]
+    assert summary(heard) == {
+        "audio_quality_score": 3.5,
+        "audio_quality_deviation": pytest.approx(0.5**0.5),
+        "stopped": 0.5,
+    }
+    assert "audio_quality_deviation" not in summary(heard[:1])
 
 
 def test_text_use_is_zero_where_the_text_is_not_read():
