@@ -24,7 +24,7 @@ from .demo_report import Result, report
 from .demo_trainings import SPEAKS, UTTERANCES, Plan, check_installed, command, plans, speech_folder, surroundings
 
 READY_S = 60.0
-SILENCE_S = 180.0
+SILENCE_S = 300.0
 """Nothing new from any training for so long ends the demo; a slow machine alone does not."""
 LINE_EVERY_S = 4.0
 CHECKPOINT_AFTER = 2
