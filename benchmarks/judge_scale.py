@@ -28,6 +28,7 @@ from smarttuner.consumers.judge import Judge
 from smarttuner.consumers.replay import Points, Replay, Trial
 from smarttuner.core.events import MetricChunk, RunEvent, Series, Started, decode, encode
 from smarttuner.core.ports import METRICS, RUNS, Record
+from smarttuner.daemon.garbage import look_seldom
 from smarttuner.daemon.gates import Gates
 
 RULES = [*early_stop_controller.rules({}), *param_scheduler.rules({})]
@@ -81,7 +82,8 @@ def rounds(runs: int, sizes: Iterator[int]) -> Iterator[list[Record]]:
 
 
 def judged(runs: int, size: int, chunks: int, warm: int = WARM) -> Cost:
-    """What a point costs."""
+    """What a point costs, with the collector as a daemon has it."""
+    look_seldom()
     judge = Judge(lambda record: RULES, Gates())
     judge.handle([started(run) for run in range(runs)], START)
     before, decoding, spent = -(-runs // BATCH) if warm else 0, 0.0, 0.0

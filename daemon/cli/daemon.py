@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
 def serve(context: typer.Context, config: Path | None, data_dir: Path | None, bus: str | None, strict: bool) -> int:
     """Puts the daemon together, runs it until it is told to stop; its exit code."""
     from ..config import load
+    from ..garbage import look_seldom
     from ..notify import Notifier
     from ..signals import Signals
     from ..supervisor import Supervisor
@@ -51,6 +52,7 @@ def serve(context: typer.Context, config: Path | None, data_dir: Path | None, bu
                 host.runners, lambda: host.reload(load(config, os.environ, strict=strict)), host.clock, notifier
             )
             host.watched_by(supervisor)
+            look_seldom()
             source = loaded.path or "none, the shipped defaults"
             if not host.place.is_local and not loaded.config.store.url:
                 logging.warning(

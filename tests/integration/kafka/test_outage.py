@@ -50,10 +50,9 @@ def test_a_daemon_that_loses_its_broker_says_so_once_and_goes_on(make_broker, ka
         until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy")
         before = len(log.read_text().splitlines())
         broker.kill()
-        until(lambda: (found := status(folder)) and found["problems"], "the outage is a problem of status")
+        until(lambda: "judge" in " ".join(status(folder)["problems"]), "the outage is a problem of status")
         time.sleep(AWAY_S)
-        problems = status(folder)["problems"]
-        assert any("judge" in one for one in problems), problems
+        assert "judge" in " ".join(status(folder)["problems"])
         broker.start()
         until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy again")
     finally:
