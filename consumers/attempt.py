@@ -12,7 +12,7 @@ from ..core.events import Decision, Goal, MetricChunk
 from ..core.rungs import RungMeasure
 from ..core.silence import JudgesSilence, Listening
 from ..core.standing import FOREVER, Standing
-from ..core.window import Subject, Window
+from ..core.window import UNJUDGED, Subject, Window
 from .rules import Rule
 from .scope import Rules as Rules
 from .scope import Scope, scope_of
@@ -163,7 +163,8 @@ class Attempt:
         """Series that are logged for the first time (name, time of birth; in their order) may be what rules want under
         another name. The first is chosen; of those in one log() call the exact name, then the list's order."""
         before, given_up = self.windows, False
-        for wanted in self._wanted():
+        called = {wanted: self.named(wanted) for wanted in self._wanted()}
+        for wanted in called:
             ranked = [(rank, *one) for one in fresh if (rank := self.scope.aliases.rank(wanted, one[0])) is not None]
             known = self.found.get(wanted)
             if not ranked:
@@ -173,9 +174,11 @@ class Attempt:
             if best is not None and (known is None or best[0] < (self.scope.aliases.rank(wanted, known.series) or 0)):
                 self.found[wanted] = Found(best[1], born)
                 given_up |= known is not None
-        if any(self.named(wanted) not in before for wanted in self._wanted()):
+        if any(self.named(wanted) != name for wanted, name in called.items()):
             self.settle()
             if given_up:  # points of it may be gathered already
+                for series in before.keys() - self.windows.keys():
+                    before[series].kind = UNJUDGED
                 self.windows = before | self.windows
 
     def _wanted(self) -> list[str]:

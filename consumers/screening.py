@@ -17,7 +17,7 @@ import numpy as np
 from ..core.block import Block, Points
 from ..core.rungs import NONE
 from ..core.standing import FOREVER
-from ..core.window import Columns, Ints, Window
+from ..core.window import UNJUDGED, Columns, Ints, Window
 from .attempt import Attempt
 from .candidates import Candidates, Heap
 from .cohort import Cohorts, Moments
@@ -177,4 +177,5 @@ def _alike(parts: Sequence[Part], gathered: Gathered) -> list[bool]:
     advances[starts] &= steps[starts] > np.array([part.window.floor for part in parts])
     kinds, windows = Counter(part.window.kind for part in parts), Counter(id(part.window) for part in parts)
     each = zip(parts, np.logical_and.reduceat(advances, starts).tolist(), strict=True)
+    kinds[UNJUDGED] = 0
     return [clean and kinds[part.window.kind] > 1 and windows[id(part.window)] == 1 for part, clean in each]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+UNJUDGED = ""
+"""The kind of a window that no policy judges (any more): it is like no other."""
 TAIL = 128
 """Points a window keeps as they were."""
 LOWEST = -(2**63)
@@ -185,7 +187,7 @@ class Window:
 
     def __init__(self, subject: Subject, measures: Iterable[Measure] = ()) -> None:
         self.subject = subject
-        self.kind = ""
+        self.kind = UNJUDGED
         """Windows of one kind have the same measures, and the same policies judge them."""
         self.measures = {one.key: one for one in measures}
         self.last: dict[str, int] = {}

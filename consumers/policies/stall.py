@@ -34,7 +34,7 @@ class Stall(Policy):
     `then` "prune" asks the job to end; one that has not begun yet is only told of.
 
     >>> policy = Stall()
-    >>> policy.allows_s(Rhythm(gaps=[40.0, 2.0, 2.0])), policy.allows_s(Rhythm(gaps=[900.0, 880.0, 870.0]))
+    >>> policy.allows_s(Rhythm("sdk", 9, gaps=[40.0, 2.0, 2.0])), policy.allows_s(Rhythm("sdk", 9, gaps=[900.0, 880.0, 870.0]))
     (600.0, 8700.0)
     >>> rhythm = Rhythm("sdk", 41, heard=1000.0, gaps=[40.0, 2.0, 2.0])
     >>> policy.at_silence(Silence(Subject("run", "attempt", "val_loss"), rhythm, deadline=1600.0, now=1720.0))

@@ -118,6 +118,21 @@ def verdicts(records):
     return known.monitor, [each.id for each in found if isinstance(each, Decision)]
 
 
+def test_a_name_that_is_given_up_is_judged_by_nobody_and_hides_no_other():
+    """The call is cut behind its worse name, whose window goes on in the same batch as the better one's."""
+    names = [["eval_loss", "val_loss"], ["val_loss"], ["val_loss", "eval_loss"], ["val_loss", "eval_loss"]]
+    whole = chunk([dict.fromkeys(call, 2.0) for call in names])
+    first, second = events.halves(whole)
+    parts = [*events.halves(first), second]
+
+    def records(chunks):
+        return [Record(METRICS, 0, i, "r", events.encode(one), START + 1) for i, one in enumerate(chunks)]
+
+    started = Record(RUNS, 0, 0, "r", events.encode(RunEvent("r", "A", "started", START, seq=-1, started=Started())), START)
+    assert verdicts([[started], *([one] for one in records(parts))]) == verdicts([[started], records([whole])])
+    assert len(verdicts([[started], records([whole])])[1]) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(calls, st.lists(st.integers(1, 40), max_size=6), st.data())
 def test_the_choice_and_the_verdicts_do_not_depend_on_how_the_log_was_cut(names, cuts, data):
