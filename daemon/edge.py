@@ -39,8 +39,8 @@ GREETING_S = 10.0
 STEP_S = 1.0
 MAX_LINES = 20_000
 CLOSING_S = 2.0
-REST_FROM_S, REST_SHARE, REST_MOST_S = 0.0005, 2.0, 0.02
-"""After a turn that took longer than the first (to a log behind a round trip) the edge rests twice as long as it took: what a
+REST_FROM_S, REST_SHARE, REST_MOST_S = 0.0005, 1.0, 0.01
+"""After a turn that took longer than the first (to a log behind a round trip) the edge rests as long as it took: what a
 thousand jobs say travels in a few hundred requests a second, and a word that comes alone does not wait."""
 
 Welcome = Callable[[Peer, Mapping[str, Any]], Mapping[str, Any]]
