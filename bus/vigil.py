@@ -6,6 +6,7 @@ Only who ships an attempt's metrics can say that there were none: nothing waits,
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 from ..core.events import RunEvent, encode
@@ -41,6 +42,7 @@ class Vigil:
         self._looked = self._since = self._sampled = 0.0
         self._next_s = first_s
         self._last: Sample | None = None
+        self._states: Counter[str] = Counter()
 
     def look(self, mark: int | None, now: float, pid: Callable[[], int]) -> Watched | None:
         """What is to be told, about once a second. `mark` changes with everything that the attempt says, None while something
@@ -59,6 +61,7 @@ class Vigil:
     def _begin(self, now: float) -> None:
         self._since = self._sampled = now
         self._last = None
+        self._states.clear()
         self._next_s = max(self._first_s, 2.0 * min(self._longest_s, HABIT_S))
 
     def _sample(self, now: float, pid: int) -> Watched | None:
@@ -73,12 +76,14 @@ class Vigil:
             self._begin(now)
             self._last = found
             return None
+        if found:
+            self._states[found.state] += 1
         quiet_s = now - self._since
         if quiet_s < self._next_s or (pid and found is None):  # gone: who waits for its end says so
             return None
         self._next_s = quiet_s + min(GROWTH * quiet_s, MOST_S)
         cpu = round(max(0.0, found.cpu_s - before.cpu_s) / between_s, 3) if found and before and between_s else None
-        state = STATES.get(found.state, "") if found else ""
+        state = STATES.get(self._states.most_common(1)[0][0], "") if found else ""  # one look may have met it awake
         return Watched(round(quiet_s, 3), "", pid, os.uname().nodename, state, cpu)
 
     def _is_saving(self, before: Sample | None, found: Sample | None, between_s: float) -> bool:

@@ -63,7 +63,7 @@ def train(run_name):
             run.log({"val_loss": max(1.0, 1.0 + options["descent"] - step // 5)}, step=step)
         time.sleep(pause_s)
         while os.path.exists(os.path.join(folder, "hang")):
-            time.sleep(0.02)
+            time.sleep(0.1)
     run.finish()
     note("runs", run=run_name, attempt=run.attempt, logged=step, pruned=run.should_stop, failures=run.failures)
     return run.should_stop

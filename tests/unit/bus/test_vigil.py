@@ -51,6 +51,15 @@ def test_notes_grow_rarer_and_say_how_long(process):
     assert one.cpu == 0.0
 
 
+def test_a_process_met_awake_at_one_look_is_told_as_what_it_is_at_most_looks(process):
+    sleeper, spinner = process(SLEEPER), process(SPINNER)
+    while sample(spinner.pid).state != "R":
+        pass
+    vigil = Vigil()
+    told = [vigil.look(7, float(at), lambda at=at: spinner.pid if at == 60 else sleeper.pid) for at in range(61)][-1]
+    assert (told.pid, told.state) == (spinner.pid, "sleeping")
+
+
 def test_who_speaks_is_not_silent_and_who_waits_to_be_shipped_neither(process):
     vigil, pid = Vigil(), process(SLEEPER).pid
     for at in range(500):
