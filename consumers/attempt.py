@@ -45,8 +45,8 @@ class Attempt:
         self.series: dict[str, Last] = {}
         self.windows: dict[str, Window] = {}
         self.rules: list[Rule] = []
-        self.silence_rules: list[Rule] = []
-        """Those that judge silence."""
+        self.silence_rules: list[tuple[Rule, JudgesSilence]] = []
+        """Those that judge silence, with their policies as such."""
         self.listening = Listening()
         self.alarm = math.inf
         """Append time at which the timer of its silence goes off."""
@@ -114,7 +114,7 @@ class Attempt:
             self.rules, self.silence_rules, self.windows = [], [], {}
             return
         self.rules, self.goal = list(self.scope.rules), self.scope.goal
-        self.silence_rules = [rule for rule in self.rules if isinstance(rule.policy, JudgesSilence)]
+        self.silence_rules = [(rule, rule.policy) for rule in self.rules if isinstance(rule.policy, JudgesSilence)]
         for name in self._wanted():
             series = self.scope.aliases.find(name, self.series)
             if series is not None:

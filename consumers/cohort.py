@@ -98,7 +98,8 @@ class Cohorts:
 
     def __init__(self) -> None:
         self._cohorts: dict[Key, Cohort] = {}
-        self._of: dict[tuple[str, str], Key] = {}
+        self._of: dict[str, dict[str, Key]] = {}
+        """By attempt and series."""
         self._runs: dict[str, str] = {}
         self._closed = ClosedRungs()
 
@@ -120,30 +121,35 @@ class Cohorts:
         if measure is None or record.group is None:
             return
         key, name = (record.group, attempt.canonical(series), measure.goal), record.attempt
-        if self._of.get((name, series)) != key:
+        if self._key(name, series) != key:
             self._leave(name, series)
-            self._of[name, series], self._runs[name] = key, record.run
+            self._of.setdefault(name, {})[series] = key
+            self._runs[name] = record.run
             self._cohorts.setdefault(key, Cohort(self._closed)).add(name, record.run)
 
     def fill(self, attempt: Attempt, series: str, orders: Ints | None = None, closed: Ints | None = None) -> None:
         """Takes in what an attempt's series has closed, see Cohort.fill, if it is compared with any."""
         record, measure = attempt.standing.record, attempt.curve(series)
-        key = self._of.get((record.attempt, series))
+        key = self._key(record.attempt, series)
         if key is None or measure is None or record.group is None:
             return
         cohort = self._cohorts[key]
         if record.attempt in cohort.attempts.get(record.run, ()):  # a full cohort has newer ones
             cohort.fill(record.run, measure, orders, closed)
 
+    def _key(self, attempt: str, series: str) -> Key | None:
+        keys = self._of.get(attempt)
+        return None if keys is None else keys.get(series)
+
     def company(self, attempt: Attempt, series: str) -> int:
         """How many runs there are where the attempt's series belongs, itself among them."""
-        key = self._of.get((attempt.standing.record.attempt, series))
+        key = self._key(attempt.standing.record.attempt, series)
         return 0 if key is None else len(self._cohorts[key].rows)
 
     def _leave(self, attempt: str, series: str) -> None:
-        key = self._of.pop((attempt, series), None)
-        again = any(name == attempt and other == key for (name, _), other in self._of.items())  # under another of its names
-        if key is not None and not again:
+        keys = self._of.get(attempt, {})
+        key = keys.pop(series, None)
+        if key is not None and key not in keys.values():  # else it is there under another of its names
             self._cohorts[key].remove(attempt, self._runs[attempt])
             if not self._cohorts[key].rows:
                 del self._cohorts[key]
@@ -151,7 +157,7 @@ class Cohorts:
     def peers(self, attempt: Attempt, series: str, columns: Columns, known: Mapping[str, Attempt]) -> Peers | None:
         """What the points of `columns` that closed a rung could know of the group; None where there is nobody."""
         record, measure = attempt.standing.record, attempt.curve(series)
-        key = self._of.get((record.attempt, series))
+        key = self._key(record.attempt, series)
         if key is None or measure is None:
             return None
         closed: Ints = columns.figures[measure.key]["closed"]
@@ -182,7 +188,7 @@ class Cohorts:
     def crowd(self, many: Sequence[tuple[Attempt, str]], moments: Moments, known: Mapping[str, Attempt]) -> Peers | None:
         """`peers` of the series of many attempts at once, without names; those of moments where nobody was are left out."""
         rosters: dict[Key, _Roster] = {}
-        keys = [self._of.get((attempt.standing.record.attempt, series)) for attempt, series in many]
+        keys = [self._key(attempt.standing.record.attempt, series) for attempt, series in many]
         for key in keys:
             if key is not None and key not in rosters:
                 rosters[key] = self._roster(key, known)
@@ -234,7 +240,7 @@ class Cohorts:
     def close(self, attempt: Attempt, series: str, rung: int, best: float, order: int) -> None:
         """Nothing more comes of the run: its open rung is closed with what was `best` by the record `order`."""
         record = attempt.standing.record
-        key = self._of.get((record.attempt, series))
+        key = self._key(record.attempt, series)
         row = self._cohorts[key].rows.get(record.run) if key is not None else None
         if row is not None:
             self._closed.reset(row, rung, best, order)
@@ -243,7 +249,7 @@ class Cohorts:
         """The record `order` was the attempt's last: its open rungs are closed by it."""
         record = attempt.standing.record
         for series, curve in attempt.curves().items():
-            key = self._of.get((record.attempt, series))
+            key = self._key(record.attempt, series)
             curve.finish()
             if key is not None and record.run in self._cohorts[key].rows:
                 self._cohorts[key].fill(record.run, curve, np.array([order]), np.array([curve.closed]))
@@ -252,7 +258,7 @@ class Cohorts:
         """The attempt may have told another group, or its end, or was loaded: all its series are where they belong."""
         record = attempt.standing.record
         for series in attempt.curves():
-            key = self._of.get((record.attempt, series))
+            key = self._key(record.attempt, series)
             if key is None or key[0] != record.group:
                 self._leave(record.attempt, series)
                 self.take(attempt, series)
@@ -261,14 +267,15 @@ class Cohorts:
 
     def has_company(self, attempt: str, known: Mapping[str, Attempt]) -> bool:
         """Whether a run of one of the attempt's groups is still going on, and may be compared with it."""
-        cohorts = [self._cohorts[key] for (name, _), key in self._of.items() if name == attempt]
+        cohorts = [self._cohorts[key] for key in self._of.get(attempt, {}).values()]
         newest = (attempts[-1] for cohort in cohorts for attempts in cohort.attempts.values())
         return any(not known[name].standing.record.over for name in newest)
 
     def forget(self, attempt: str) -> None:
         """The attempt is no one's peer any more."""
-        for name, series in [pair for pair in self._of if pair[0] == attempt]:
-            self._leave(name, series)
+        for series in list(self._of.get(attempt, {})):
+            self._leave(attempt, series)
+        self._of.pop(attempt, None)
         self._runs.pop(attempt, None)
 
     def clear(self) -> None:

@@ -84,7 +84,7 @@ class Docket:
 
     def rearm_latches(self, attempt: Attempt) -> None:
         """Its policies may speak again at the next point, but for what a person switched off, and the silence of now."""
-        silences = {attempt.latch(rule) for rule in attempt.silence_rules}
+        silences = {attempt.latch(rule) for rule, _ in attempt.silence_rules}
         kept = silences | attempt.standing.silenced.keys()
         for latch in attempt.standing.latches.keys() - kept:
             del attempt.standing.latches[latch]

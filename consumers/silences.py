@@ -40,7 +40,7 @@ class Silences:
             return
         listening.stale = stale
         self._begin_anew(attempt)
-        for rule in attempt.silence_rules if standing.latches else ():
+        for rule, _ in attempt.silence_rules if standing.latches else ():
             latch = attempt.latch(rule)
             standing.latches.pop(latch, None)
             standing.silenced.pop(latch, None)
@@ -136,8 +136,8 @@ class Silences:
         """When each rule has something to say of this silence; not those that have said it."""
         found = []
         rhythm, latches = attempt.listening.rhythm, attempt.standing.latches
-        for rule in attempt.silence_rules:
-            allowed_s = rule.policy.allows_s(rhythm) if isinstance(rule.policy, JudgesSilence) else None
+        for rule, policy in attempt.silence_rules:
+            allowed_s = policy.allows_s(rhythm)
             if allowed_s is not None and rhythm.heard:
                 deadline = max(rhythm.heard + allowed_s, latches.get(attempt.latch(rule), 0.0))
                 if deadline != math.inf:
