@@ -246,7 +246,8 @@ class Replay:
         ran = int(np.searchsorted(columns.orders, self._order, side="right"))
         y = columns.values[:ran] if columns.subject.goal == "min" else -columns.values[:ran]
         rung = rung_of(int(columns.steps[ran - 1]))
-        self._docket.cohorts.close(gone.attempt, series, rung, float(y[np.isfinite(y)].min(initial=np.inf)), self._order)
+        best = float(y[np.isfinite(y)].min(initial=np.inf)) + 0.0  # as RungMeasure has it: 0.0 for -0.0
+        self._docket.cohorts.close(gone.attempt, series, rung, best, self._order)
         return rung
 
 

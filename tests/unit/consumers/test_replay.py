@@ -140,6 +140,7 @@ def told(decision):
 @settings(max_examples=80, deadline=None)
 @given(st.lists(POINT, min_size=4, max_size=80), st.sampled_from(["min", "max"]))
 @example([("a", 1, 1.0), ("b", 1, 1.0), ("c", 1, 0.0), ("c", 1, 0.0), ("d", 1, 1.0), ("c", 1, 0.0)], "max")
+@example([("a", 1, 0.0), ("a", 1, 0.0), ("b", 1, 1.0), ("c", 1, 0.0), ("d", 1, 1.0), ("c", 1, 0.0), ("a", 1, 0.0)], "max")
 def test_a_replay_decides_what_a_daemon_decides_record_by_record(name, points, goal):
     assert replayed(RULES[name], points, goal) == lived(RULES[name], points, goal)
 
