@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..core.events import Decision, Goal, MetricChunk
+from ..core.ports import ScreensPoint
 from ..core.rungs import RungMeasure
 from ..core.silence import JudgesSilence, Listening
 from ..core.standing import FOREVER, Standing
@@ -37,6 +39,22 @@ class Found(msgspec.Struct, array_like=True):
     born: float
 
 
+class Judging(NamedTuple):
+    """The rules that judge a series, with their numbers among the attempt's; `screens` are their policies where all of them
+    screen single points."""
+
+    rules: Sequence[tuple[int, Rule]]
+    screens: Sequence[ScreensPoint] | None
+
+    @classmethod
+    def by(cls, rules: Sequence[tuple[int, Rule]]) -> Judging:
+        screens = [rule.screens_point for _, rule in rules]
+        return cls(rules, None if None in screens else [one for one in screens if one is not None])
+
+
+NOBODY = Judging((), ())
+
+
 class Attempt:
     """Mutable, owned by the judge. `primary` is the series that is judged when the job names none."""
 
@@ -47,6 +65,8 @@ class Attempt:
         self.rules: list[Rule] = []
         self.silence_rules: list[tuple[Rule, JudgesSilence]] = []
         """Those that judge silence, with their policies as such."""
+        self.judging: dict[str, Judging] = {}
+        """What judges each series."""
         self.listening = Listening()
         self.alarm = math.inf
         """Append time at which the timer of its silence goes off."""
@@ -111,22 +131,24 @@ class Attempt:
             self._curves = self.curves()
             for curve in self._curves.values():
                 curve.finish()
-            self.rules, self.silence_rules, self.windows = [], [], {}
+            self.rules, self.silence_rules, self.windows, self.judging = [], [], {}, {}
             return
         self.rules, self.goal = list(self.scope.rules), self.scope.goal
-        self.silence_rules = [(rule, rule.policy) for rule in self.rules if isinstance(rule.policy, JudgesSilence)]
+        self.silence_rules = [(rule, rule.silence) for rule in self.rules if rule.silence is not None]
         for name in self._wanted():
             series = self.scope.aliases.find(name, self.series)
             if series is not None:
                 self.found.setdefault(name, Found(series, math.nan))
-        wanted: dict[str, list[Rule]] = {}
-        for rule in self.rules:
-            wanted.setdefault(self.judged(rule), []).append(rule)
+        wanted: dict[str, list[tuple[int, Rule]]] = {}
+        for number, rule in enumerate(self.rules):
+            wanted.setdefault(self.judged(rule), []).append((number, rule))
+        self.judging = {series: Judging.by(rules) for series, rules in wanted.items()}
         before, self.windows = self.windows, {}
-        for series, rules in wanted.items():
+        for series, numbered in wanted.items():
+            rules = [rule for _, rule in numbered]
             subject = Subject(record.run, record.attempt, series, self.goal if series == self.monitor else "min", record.group)
             window = Window(subject, [measure for rule in rules for measure in rule.policy.measures(subject)])
-            window.kind = f"{subject.goal} {[rule.policy for rule in rules]!r} {list(window.measures)!r}"
+            window.kind = sys.intern(f"{subject.goal} {[rule.policy for rule in rules]!r} {list(window.measures)!r}")
             if series in before:
                 window.load(before[series].dump())
             self.windows[series] = window

@@ -23,7 +23,7 @@ from .backlog import Backlog
 from .candidates import judge_in_order
 from .cuts import Cuts
 from .docket import Docket, Gates
-from .screening import MOST_POINTS, Screening
+from .screening import MOST_POINTS, MOST_SERIES, Screening
 from .stretch import Stretch
 from .switchboard import Switchboard
 
@@ -107,7 +107,7 @@ class Judge:
                 else:
                     self._end_of_stale(record.time)
                     self._gather(stretch, event, record)
-                    if stretch.points >= MOST_POINTS:
+                    if stretch.points >= MOST_POINTS or len(stretch) >= MOST_SERIES:
                         self._judge(stretch)
             else:
                 self._judge(stretch)

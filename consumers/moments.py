@@ -9,8 +9,8 @@ import numpy as np
 from ..core.evaluations import EvaluationsMeasure
 from ..core.measures import Mask
 from ..core.peers import Peers
-from ..core.rungs import RungMeasure
-from ..core.window import Columns, Evidence, Measure, Subject
+from ..core.rungs import NONE, RungMeasure
+from ..core.window import Columns, Evidence, Figures, Measure, Subject
 
 EARLY = 0.05
 """Of the steps that a job said it would take (`total_steps`): nothing is compared before."""
@@ -19,6 +19,12 @@ EARLY = 0.05
 def peer_measures(subject: Subject) -> Sequence[Measure]:
     """What is remembered of a run for them."""
     return [EvaluationsMeasure(), RungMeasure(subject.goal)]
+
+
+def may_be_moment(figures: Figures, subject: Subject, after: int) -> bool:
+    """Whether a point with these figures closes a rung and more than `after` evaluations are past."""
+    closes: bool = figures[RungMeasure.key_of(subject.goal)]["closed"] != NONE
+    return closes and bool(figures[EvaluationsMeasure.key]["count"] > after)
 
 
 def moments_mask(columns: Columns, after: int, verdict: Callable[[Peers], Mask]) -> Mask:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from functools import cache
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ..core.errors import UsageError
 from ..core.events import Decision, Goal, Mode
-from ..core.ports import Policy
+from ..core.ports import Policy, ScreensPoint
 from ..core.registry import did_you_mean
 from ..core.silence import JudgesSilence
 from ..core.window import Evidence
@@ -28,6 +29,22 @@ class Rule:
     series: str | None = None
     mode: Mode = "observe"
     goal: Goal | None = None
+
+    @property
+    def silence(self) -> JudgesSilence | None:
+        """The policy, if it judges silence."""
+        return cast("JudgesSilence", self.policy) if _follows(type(self.policy), JudgesSilence) else None
+
+    @property
+    def screens_point(self) -> ScreensPoint | None:
+        """The policy, if it screens single points."""
+        return cast("ScreensPoint", self.policy) if _follows(type(self.policy), ScreensPoint) else None
+
+
+@cache
+def _follows(kind: type, protocol: type) -> bool:
+    """isinstance of a protocol takes 25 us, and is asked of each attempt."""
+    return issubclass(kind, protocol)
 
 
 @runtime_checkable

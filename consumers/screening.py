@@ -17,15 +17,17 @@ import numpy as np
 from ..core.block import Block, Points
 from ..core.rungs import NONE
 from ..core.standing import FOREVER
-from ..core.window import UNJUDGED, Columns, Ints, Window
-from .attempt import Attempt
+from ..core.window import UNJUDGED, Columns, Figures, Ints, Window
+from .attempt import NOBODY, Attempt
 from .candidates import Candidates, Heap
 from .cohort import Cohorts, Moments
 from .rules import Rule
-from .stretch import Gathered, Key
+from .stretch import Gathered, Key, Lone
 
 MOST_POINTS = 16_384
 """Of a block, and of a stretch: so they stay in the processor's caches."""
+MOST_SERIES = 256
+"""Of a stretch, for the same reason."""
 MOST_PAIRS = 262_144
 """Points of a block times peers, of which no more than so many points a series are counted: all may close a rung early."""
 EARLY_POINTS = 256
@@ -41,10 +43,9 @@ class Part(NamedTuple):
     start: int
     size: int
 
-    def rules(self) -> list[tuple[int, Rule]]:
+    def rules(self) -> Sequence[tuple[int, Rule]]:
         """The rules that judge it, with their numbers."""
-        attempt = self.attempt
-        return [(number, rule) for number, rule in enumerate(attempt.rules) if attempt.judged(rule) == self.series]
+        return self.attempt.judging.get(self.series, NOBODY).rules
 
 
 class Screening:
@@ -64,18 +65,20 @@ class Screening:
         """Takes all in; what is to be judged."""
         heap: Heap = []
         self._counters["steps_not_advancing"] += 0  # it is told of from the first point on
+        for name, series, _ in gathered.series:  # groups are entered in the order of the log
+            self._cohorts.enter(self._attempts[name], series)
+        alone: list[tuple[Part, Columns]] = []
+        blocks = list(self._lone(gathered.lone, alone))
         spans = zip(gathered.keys, gathered.starts.tolist(), np.diff(gathered.starts).tolist(), strict=False)
         parts = [self._part(key, start, size) for key, start, size in spans]
-        alone: list[tuple[Part, Columns]] = []
         alike: list[Part] = []
-        for part, is_alike in zip(parts, _alike(parts, gathered), strict=True):  # groups are entered in the order of the log
+        for part, is_alike in zip(parts, _alike(parts, gathered) if parts else (), strict=True):
             if is_alike:
-                self._cohorts.enter(part.attempt, part.series)
                 alike.append(part)
             elif (columns := self._alone(part, gathered)) is not None:
                 self._cohorts.take(part.attempt, part.series, columns)
                 alone.append((part, columns))
-        blocks = [_Folded(some, gathered) for some in self._in_blocks(alike)]
+        blocks += [_folded(some, gathered) for some in self._in_blocks(alike)]
         for block in blocks:
             block.close_rungs(self._cohorts)
         for part, columns in alone:
@@ -89,8 +92,37 @@ class Screening:
         attempt = self._attempts[name]
         return Part(attempt, series, source, attempt.windows[series], start, size)
 
+    def _lone(self, points: Sequence[Lone], alone: list[tuple[Part, Columns]]) -> Iterator[_Folded]:
+        """Takes single points in; those that close a rung, or of which a rule may speak, are screened in blocks, or `alone`."""
+        found: dict[tuple[str, int], list[tuple[Part, Lone, Figures]]] = {}
+        for one in points:
+            name, series, source = one.key
+            attempt = self._attempts[name]
+            window = attempt.windows[series]
+            before = window.not_advancing
+            figures = window.take(source, one.position, one.step, one.value, one.time)
+            self._counters["steps_not_advancing"] += window.not_advancing - before
+            if figures is None:
+                continue
+            curve, screens = attempt.curve(series), attempt.judging.get(series, NOBODY).screens
+            closes = curve is not None and figures[curve.key]["closed"] != NONE
+            if closes or screens is None or any(screen.may_speak(figures, window.subject) for screen in screens):
+                kind = (window.kind or name, self._cohorts.company(attempt, series).bit_length())
+                found.setdefault(kind, []).append((Part(attempt, series, source, window, 0, 1), one, figures))
+        for some in found.values():
+            if len(some) == 1:
+                ((part, one, _),) = some
+                seen = part.window.alone(part.source, one.position, one.appended, one.order)
+                self._cohorts.take(part.attempt, part.series, seen)
+                alone.append((part, seen))
+                continue
+            parts, places, figures_of = zip(*some, strict=True)
+            columns = [np.array(column) for column in list(zip(*places, strict=True))[1:]]
+            windows, sources = [part.window for part in parts], [part.source for part in parts]
+            yield _Folded(parts, Block.taken(windows, sources, Points(*columns), figures_of))
+
     def _alone(self, part: Part, gathered: Gathered) -> Columns | None:
-        _, _, positions, steps, values, times, appended, orders = gathered
+        positions, steps, values, times, appended, orders = gathered[4:]
         one = slice(part.start, part.start + part.size)
         points = (steps[one], values[one], times[one])
         return self.extend(part.window, part.source, positions[one], points, appended[one], orders[one])
@@ -117,11 +149,8 @@ class Screening:
 class _Folded:
     """A block with the parts that it is made of. `who` are those that closed a rung, at `moments`."""
 
-    def __init__(self, parts: Sequence[Part], gathered: Gathered) -> None:
-        self._parts = parts
-        windows, sources = [part.window for part in parts], [part.source for part in parts]
-        starts, sizes = np.array([part.start for part in parts]), np.array([part.size for part in parts])
-        self._block = Block(windows, sources, Points(*gathered[2:]), starts, sizes)
+    def __init__(self, parts: Sequence[Part], block: Block) -> None:
+        self._parts, self._block = parts, block
         self._who: list[tuple[Attempt, str]] = []
         self._moments: Moments | None = None
         self._columns: dict[int, Columns] = {}
@@ -166,6 +195,12 @@ class _Folded:
             part, columns = self._parts[row], self._block.columns(row)
             self._columns[row] = replace(columns, peers=cohorts.peers(part.attempt, part.series, columns, attempts))
         return self._columns[row]
+
+
+def _folded(parts: Sequence[Part], gathered: Gathered) -> _Folded:
+    windows, sources = [part.window for part in parts], [part.source for part in parts]
+    starts, sizes = np.array([part.start for part in parts]), np.array([part.size for part in parts])
+    return _Folded(parts, Block(windows, sources, Points(*gathered[4:]), starts, sizes))
 
 
 def _alike(parts: Sequence[Part], gathered: Gathered) -> list[bool]:

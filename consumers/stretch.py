@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,28 @@ Key = tuple[str, str, str]
 """(attempt, series, source)"""
 
 
-class Gathered(NamedTuple):
-    """The points of S keys, in the order in which each first came, one key's after the other's: those of key i are
-    [starts[i], starts[i + 1])."""
+FEW_LONE = 48
+"""So many series with one point each are cheaper taken point by point than as arrays."""
 
+
+class Lone(NamedTuple):
+    """The one point of a series."""
+
+    key: Key
+    position: int
+    step: int
+    value: float
+    time: float
+    appended: float
+    order: int
+
+
+class Gathered(NamedTuple):
+    """What was gathered of `series`, in the order in which each first came: few lone points, and the points of S keys, one
+    key's after the other's: those of key i are [starts[i], starts[i + 1])."""
+
+    series: Iterable[Key]
+    lone: Sequence[Lone]
     keys: Sequence[Key]
     starts: Ints
     positions: Ints
@@ -36,6 +55,10 @@ class Stretch:
         self.points = 0
         """So many are kept."""
 
+    def __len__(self) -> int:
+        """Of so many series."""
+        return len(self._parts)
+
     def add(self, key: Key, positions: Sequence[int], points: Series, appended: float, order: int) -> None:
         """Adds the points of one chunk (n >= 1), appended to the log at one time as the `order`-th record."""
         self.points += len(positions)
@@ -47,7 +70,12 @@ class Stretch:
 
     def take(self) -> Gathered:
         """All that was gathered; afterwards it is empty."""
-        parts, self._parts, self.points = self._parts, {}, 0
+        series, self._parts, self.points = self._parts, {}, 0
+        alone = [key for key, chunks in series.items() if len(chunks) == 1 and len(chunks[0][0]) == 1]
+        if len(alone) > FEW_LONE or len({key[:2] for key in series}) < len(series):  # what comes of two sources is taken in order
+            alone = []
+        lone, taken = [_lone(key, *series[key][0]) for key in alone], set(alone)
+        parts = {key: chunks for key, chunks in series.items() if key not in taken} if lone else series
         positions: list[Sequence[int]] = []
         steps: list[int] = []
         values: list[Any] = []
@@ -64,6 +92,8 @@ class Stretch:
                 orders.append(order)
             starts.append(len(steps))
         return Gathered(
+            series,
+            lone,
             list(parts),
             np.array(starts),
             _joined(positions, sizes, len(steps)),
@@ -73,6 +103,11 @@ class Stretch:
             np.repeat(np.array(whens), sizes),
             np.repeat(np.array(orders), sizes),
         )
+
+
+def _lone(key: Key, positions: Sequence[int], points: Series, appended: float, order: int) -> Lone:
+    value = points.values[0]
+    return Lone(key, positions[0], points.steps[0], math.nan if value is None else float(value), points.times[0], appended, order)
 
 
 def _joined(positions: list[Sequence[int]], sizes: list[int], n: int) -> Ints:

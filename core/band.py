@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,21 @@ class BandMeasure:
     finite is outside). A restore starts from nothing: the level after it is another.
     """
 
+    __slots__ = (
+        "_edge",
+        "_median",
+        "_past",
+        "_rise",
+        "_row",
+        "_seen",
+        "_sign",
+        "_width",
+        "key",
+    )
+    names = ("median", "edge", "row")
+
     @staticmethod
+    @cache
     def key_of(goal: Goal, width: float, rise: float) -> str:
         return f"band({goal},{width},{rise})"
 
@@ -69,7 +84,7 @@ class BandMeasure:
         self._seen = self._row = 0
         self._median = self._edge = math.nan
 
-    def _point(self, step: int, value: float) -> tuple[float, float, int]:
+    def point(self, step: int, value: float) -> tuple[float, float, int]:
         y = self._sign * value
         finite = math.isfinite(y)
         if self._seen % EVERY == 0:
@@ -83,17 +98,18 @@ class BandMeasure:
 
     def _draw(self) -> tuple[float, float]:
         """The band of the past: its median and edge, or NaN where there is none."""
-        known = sorted([y for y in self._past[-WINDOW:] if not math.isnan(y)])
+        known = sorted([y for y in self._past[-WINDOW:] if y == y])  # NaN is not
         if len(known) < EVERY:
             return math.nan, math.nan
         median = median_of(known)
-        spread = median_of(sorted([abs(y - median) for y in known]))
+        half = (len(known) + 1) // 2
+        spread = median_of(sorted([median - y for y in known[:half]] + [y - median for y in known[half:]]))
         reach = max(self._width * SIGMA * spread, self._rise * abs(median))  # NaN, in front, stays
         return (median, median + reach) if reach > 0 else (math.nan, math.nan)  # zero throughout: no scale
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         if len(values) <= FEW:
-            return one_by_one(("median", "edge", "row"), self._point, steps, values)
+            return one_by_one(self, steps, values)
         return alone(self, steps, values)
 
     @classmethod

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .peers import Peers
-from .window import TAIL, Columns, Evidence, Floats, FoldsMany, Ints, Latest, Measure, Window
+from .window import TAIL, Columns, Evidence, Floats, Ints, Latest, Measure, Window, folds_many
 
 Figures = dict[str, Mapping[str, NDArray[Any]]]
 
@@ -86,7 +86,7 @@ class Block:
         many: list[Measure] = [window.measures[key] for window in self.windows]
         steps, values = self.points.steps, self.points.values
         like = many[0]
-        if isinstance(like, FoldsMany):
+        if folds_many(like):
             return like.fold_many(many, steps, values, self._ends)
         each = [one.fold(steps[i, :n], values[i, :n]) for i, (one, n) in enumerate(zip(many, self.sizes.tolist(), strict=True))]
         found = {name: np.zeros((len(many), self._n), column.dtype) for name, column in each[0].items()}
@@ -125,6 +125,13 @@ class Block:
         tail = (np.concatenate((steps, points.steps)), np.concatenate((values, points.values)))
         return Columns(window.subject, self.sources[row], *points, figures, *tail)
 
+    @classmethod
+    def taken(
+        cls, windows: Sequence[Window], sources: Sequence[str], points: Points, figures: Sequence[Mapping[str, Any]]
+    ) -> Block:
+        """The last point of each window, [m], which has taken it in already, and what it knew right after."""
+        return _Taken(windows, sources, points, figures)
+
     def keep(self) -> None:
         """The windows have taken the points in."""
         rows, ends = np.arange(len(self.windows)), self._ends
@@ -139,3 +146,27 @@ class Block:
             window.points += n
             part = slice(8 * (row * self._n + max(0, n - TAIL)), 8 * (row * self._n + n))
             window.keep(steps[part], values[part], Latest(step, value, time, figures, row))
+
+
+class _Taken(Block):
+    """A block of points that were taken in one by one."""
+
+    def __init__(
+        self, windows: Sequence[Window], sources: Sequence[str], points: Points, figures: Sequence[Mapping[str, Any]]
+    ) -> None:
+        m = len(windows)
+        self.windows, self.sources = windows, sources
+        self.sizes, self._ends = np.ones(m, np.int64), np.zeros(m, np.int64)
+        self._n, self._full, self._begins = 1, True, np.arange(m + 1)
+        self.points = points.shaped((m, 1))
+        self.figures = {
+            key: {name: np.array([[one[key][name]] for one in figures]) for name in named} for key, named in figures[0].items()
+        }
+
+    def columns(self, row: int) -> Columns:
+        points = self.points
+        place = int(points.positions[row, 0]), float(points.appended[row, 0]), int(points.orders[row, 0])
+        return self.windows[row].alone(self.sources[row], *place)
+
+    def keep(self) -> None:
+        """They have."""

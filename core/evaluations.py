@@ -15,9 +15,15 @@ class EvaluationsMeasure:
     """Column: count, of the points up to this one, over the whole attempt; a restore changes nothing."""
 
     key = "evaluations()"
+    __slots__ = ("_count",)
+    names = ("count",)
 
     def __init__(self) -> None:
         self._count = 0
+
+    def point(self, step: int, value: float) -> tuple[int]:
+        self._count += 1
+        return (self._count,)
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         count = np.arange(self._count + 1, self._count + 1 + len(values))

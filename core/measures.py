@@ -1,8 +1,8 @@
 """Running figures of one series: what policies need to remember, folded over columns of points.
 
 Each is exact however the points are cut into chunks, and bounded. Inside, y is the value turned so that less is better.
-A live job sends a point or two at a time, where a dozen numpy calls cost ten times the arithmetic: the costlier measures
-take few points one by one (`_point`, which reads as the definition) and many as columns, with equal results.
+A live job sends a point or two at a time, where a dozen numpy calls cost ten times the arithmetic: the measures take
+few points one by one (`point`, which reads as the definition) and many as columns, with equal results.
 After a restore (`new_segment`) a best stays, for it was reached; counts that lead to a verdict start again from zero.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .best import improves
 from .events import Goal
-from .window import Floats, FoldsMany, Ints
+from .window import Floats, FoldsMany, FoldsPoint, Ints
 
 Mask = NDArray[np.bool_]
 Threshold = Literal["rel", "abs"]
@@ -27,12 +27,10 @@ FEW = 12
 """Up to so many points are taken one by one."""
 
 
-def one_by_one(
-    names: tuple[str, ...], point: Callable[[int, float], tuple[float, ...]], steps: Ints, values: Floats
-) -> Mapping[str, NDArray[Any]]:
-    """The columns that `point`, called with each step and value, gives a row of."""
-    rows = [point(step, value) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
-    return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+def one_by_one(measure: FoldsPoint, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
+    """The columns of a measure that takes each point in by itself."""
+    rows = [measure.point(step, value) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
+    return {name: np.array(column) for name, column in zip(measure.names, zip(*rows, strict=True), strict=True)}
 
 
 def alone(measure: FoldsMany, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
@@ -88,6 +86,17 @@ class BestMeasure:
     """The best value by the comparison of core/best.py. Columns: best (NaN while there is none), best_step (-1),
     since_best: evaluations since the best or the last restore; one that is no number counts as one that is no better."""
 
+    __slots__ = (
+        "_delta",
+        "_goal",
+        "_sign",
+        "_since",
+        "_step",
+        "_y",
+        "key",
+    )
+    names = ("best", "best_step", "since_best")
+
     @staticmethod
     def key_of(goal: Goal, min_delta: float = 0.0) -> str:
         return f"best({goal},{min_delta})"
@@ -99,7 +108,7 @@ class BestMeasure:
         self._delta = min_delta
         self._y, self._step, self._since = math.inf, -1, 0
 
-    def _point(self, step: int, value: float) -> tuple[float, int, int]:
+    def point(self, step: int, value: float) -> tuple[float, int, int]:
         best = None if self._y == math.inf else self._sign * self._y
         if improves(value, best, self._goal, self._delta):
             best, self._y, self._step, self._since = value, self._sign * value, step, 0
@@ -110,7 +119,7 @@ class BestMeasure:
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         n = len(values)
         if n <= FEW:
-            return one_by_one(("best", "best_step", "since_best"), self._point, steps, values)
+            return one_by_one(self, steps, values)
         y = np.where(np.isfinite(values), self._sign * values, np.inf)
         at = better(y, self._y, lambda best: best - self._delta)
         since = np.arange(self._since + 1, self._since + 1 + n)
@@ -137,6 +146,20 @@ class PlateauMeasure:
     """The bookkeeping of torch.optim.lr_scheduler.ReduceLROnPlateau. Columns: best (infinite while there is none), bad
     (its num_bad_epochs), fires (True where it would reduce). A restore ends a cooldown and the count of bad evaluations."""
 
+    __slots__ = (
+        "_bad",
+        "_cooldown",
+        "_cooling",
+        "_goal",
+        "_patience",
+        "_relative",
+        "_scale",
+        "_threshold",
+        "_y",
+        "key",
+    )
+    names = ("best", "bad", "fires")
+
     @staticmethod
     def key_of(goal: Goal, threshold: float, threshold_mode: Threshold, patience: int, cooldown: int) -> str:
         return f"plateau({goal},{threshold},{threshold_mode},{patience},{cooldown})"
@@ -155,7 +178,7 @@ class PlateauMeasure:
     def _bar(self, best: float) -> float:
         return best * self._scale if self._relative else best - self._threshold
 
-    def _point(self, step: int, value: float) -> tuple[float, int, bool]:
+    def point(self, step: int, value: float) -> tuple[float, int, bool]:
         y = value if self._goal == "min" else -value
         if y < self._bar(self._y):
             self._y, self._bad = y, 0
@@ -171,7 +194,7 @@ class PlateauMeasure:
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         n = len(values)
         if n <= FEW:
-            return one_by_one(("best", "bad", "fires"), self._point, steps, values)
+            return one_by_one(self, steps, values)
         y = turned(values, self._goal)
         # Relative to a value below zero, torch's bar lies on the worse side of the best: any such point can pass it.
         at = better(y, self._y, self._bar, values < 0 if self._relative else None)
@@ -216,6 +239,8 @@ class ImprovementMeasure:
     """The best now and `window` evaluations ago. Columns: best, ago (NaN while there is none, or while fewer than
     `window` evaluations came before since the start or the last restore)."""
 
+    names = ("best", "ago")
+
     @staticmethod
     def key_of(goal: Goal, window: int) -> str:
         return f"improvement({goal},{window})"
@@ -227,8 +252,17 @@ class ImprovementMeasure:
         self._y = np.inf
         self._past: Floats = np.full(window, np.nan)
 
+    def point(self, step: int, value: float) -> tuple[float, float]:
+        y = self._sign * value + 0.0  # -0.0 is no other best than 0.0, however the points are cut
+        if math.isfinite(y) and y < self._y:
+            self._y = y
+        shown = math.nan if math.isinf(self._y) else self._y
+        ago = float(self._past[0])
+        self._past = np.append(self._past[1:], shown)
+        return self._sign * shown, self._sign * ago
+
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
-        y = np.where(np.isfinite(values), self._sign * values, np.inf)
+        y = np.where(np.isfinite(values), self._sign * values + 0.0, np.inf)
         y[0] = min(y[0], self._y)
         best = np.minimum.accumulate(y)
         self._y = float(best[-1])
@@ -252,18 +286,23 @@ class NotFiniteMeasure:
     ends a row."""
 
     key = "not_finite()"
+    __slots__ = (
+        "_row",
+        "_total",
+    )
+    names = ("row", "total")
 
     def __init__(self) -> None:
         self._row = self._total = 0
 
-    def _point(self, step: int, value: float) -> tuple[int, int]:
+    def point(self, step: int, value: float) -> tuple[int, int]:
         odd = not math.isfinite(value)
         self._row, self._total = self._row + 1 if odd else 0, self._total + odd
         return self._row, self._total
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         if len(values) <= FEW:
-            return one_by_one(("row", "total"), self._point, steps, values)
+            return one_by_one(self, steps, values)
         return alone(self, steps, values)
 
     @classmethod
@@ -290,6 +329,8 @@ class BoundsMeasure:
     """Points outside [least, most]; no number is outside. Columns: evaluations, fails (outside, after the first `after`
     evaluations), first (the first point that fails). A restore changes nothing: the counts are of the whole attempt."""
 
+    names = ("evaluations", "fails", "first")
+
     @staticmethod
     def key_of(least: float, most: float, after: int) -> str:
         return f"bounds({least},{most},{after})"
@@ -298,6 +339,13 @@ class BoundsMeasure:
         self.key = self.key_of(least, most, after)
         self._least, self._most, self._after = least, most, after
         self._evaluations, self._failed = 0, False
+
+    def point(self, step: int, value: float) -> tuple[int, bool, bool]:
+        self._evaluations += 1
+        fails = self._evaluations > self._after and not self._least <= value <= self._most
+        first = fails and not self._failed
+        self._failed = self._failed or fails
+        return self._evaluations, fails, first
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         evaluations = np.arange(self._evaluations + 1, self._evaluations + 1 + len(values))

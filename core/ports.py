@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from .clock import Clock as Clock
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .events import Decision
-    from .window import Columns, Evidence, Measure, Subject
+    from .window import Columns, Evidence, Figures, Measure, Subject
 
 METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS = "metrics", "runs", "control", "notices", "dead_letters"
 TOPICS = (METRICS, RUNS, CONTROL, NOTICES, DEAD_LETTERS)
@@ -145,6 +145,14 @@ class Policy(Protocol):
 
     def judge(self, seen: Evidence) -> Decision | None:
         """What follows at this very point, with its reason as a sentence a person can act on."""
+
+
+@runtime_checkable
+class ScreensPoint(Protocol):
+    """A policy that also screens one point without arrays, which is what a live job sends."""
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        """False only where `screen` would say False of the point, whatever the peers are."""
 
 
 class Tracker(Protocol):

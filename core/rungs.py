@@ -53,6 +53,18 @@ class RungMeasure:
     `start` is the rung of the first point (-1 before it), `curve[i]` the best until rung `start + i`.
     """
 
+    __slots__ = (
+        "_best",
+        "_curve",
+        "_length",
+        "_rung",
+        "_sign",
+        "goal",
+        "key",
+        "start",
+    )
+    names = ("closed", "best")
+
     @staticmethod
     def key_of(goal: Goal) -> str:
         return f"rungs({goal})"
@@ -85,7 +97,7 @@ class RungMeasure:
         self._curve[self._length : end] = best
         self._length = end
 
-    def _point(self, step: int, value: float) -> tuple[int, float]:
+    def point(self, step: int, value: float) -> tuple[int, float]:
         rung, before = rung_of(step), self._best
         y = self._sign * value + 0.0  # -0.0 is no other best than 0.0, however the points are cut
         if math.isfinite(y) and y < self._best:
@@ -101,7 +113,7 @@ class RungMeasure:
 
     def fold(self, steps: Ints, values: Floats) -> Mapping[str, NDArray[Any]]:
         if len(values) <= FEW:
-            return one_by_one(("closed", "best"), self._point, steps, values)
+            return one_by_one(self, steps, values)
         return alone(self, steps, values)
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,32 @@ class Measure(Protocol):
         """The state that `dump` gave."""
 
 
-@runtime_checkable
+class FoldsPoint(Measure, Protocol):
+    """A measure that takes one point in without arrays; `names` are its columns."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def point(self, step: int, value: float) -> tuple[Any, ...]:
+        """What `fold` gives for one point, in the order of `names`, as plain numbers."""
+
+
 class FoldsMany(Measure, Protocol):
     """A measure that folds the points of many series at once."""
 
     def fold_many(self, many: Sequence[Any], steps: Ints, values: Floats, ends: Ints) -> Mapping[str, NDArray[Any]]:
         """What `fold` gives for each of m measures of this key, as [m, n] arrays of `steps` and `values`. The last point of row
         i is at `ends[i]`; behind it that one is repeated, and whatever the columns say there is nothing."""
+
+
+def folds_point(one: Measure) -> TypeGuard[FoldsPoint]:
+    """Whether it does (isinstance of a protocol takes 25 us)."""
+    return hasattr(one, "point")
+
+
+def folds_many(one: Measure) -> TypeGuard[FoldsMany]:
+    """Whether it does."""
+    return hasattr(one, "fold_many")
 
 
 @dataclass(frozen=True)
@@ -155,20 +174,19 @@ class Columns:
         )
 
 
+Figures = Mapping[str, Mapping[str, Any]]
+"""What measures know right after one point, by key and name."""
+
+
 class Latest(NamedTuple):
-    """The last judged point of a series. `figures` are plain numbers, or columns, of which `row` is its own."""
+    """The last judged point of a series. `figures` are plain numbers, or columns, of which `row` is its own, or what
+    FoldsPoint.point gave, of each measure in turn."""
 
     step: int
     value: float
     time: float
-    figures: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]] | Sequence[tuple[Any, ...]]
     row: int | None = None
-
-    def shown(self) -> Mapping[str, Mapping[str, Any]]:
-        """The figures as plain numbers."""
-        if self.row is None:
-            return self.figures
-        return {key: {name: column[self.row].item() for name, column in named.items()} for key, named in self.figures.items()}
 
 
 def _pick(mask: NDArray[np.bool_], *columns: Any) -> tuple[Any, ...]:
@@ -185,11 +203,27 @@ class Window:
     """One series of one attempt. Drops what it has seen by (source, position), never by step; a step that does not
     advance is counted (`not_advancing`) and not judged."""
 
+    __slots__ = (
+        "_latest",
+        "_pointwise",
+        "_steps",
+        "_values",
+        "kind",
+        "last",
+        "last_step",
+        "measures",
+        "not_advancing",
+        "points",
+        "repeated",
+        "subject",
+    )
+
     def __init__(self, subject: Subject, measures: Iterable[Measure] = ()) -> None:
         self.subject = subject
         self.kind = UNJUDGED
         """Windows of one kind have the same measures, and the same policies judge them."""
         self.measures = {one.key: one for one in measures}
+        self._pointwise = [one for one in self.measures.values() if folds_point(one)]
         self.last: dict[str, int] = {}
         self.last_step: int | None = None
         self.points = 0
@@ -238,6 +272,41 @@ class Window:
         self.keep(steps[-TAIL:].tobytes(), values[-TAIL:].tobytes(), last)
         return columns
 
+    def take(self, source: str, position: int, step: int, value: float, time: float) -> Figures | None:
+        """`extend` by one point, without arrays: what is known right after it, None when there is nothing new. Only where
+        `takes_points`."""
+        if position <= self.last.get(source, -1):
+            self.repeated += 1
+            return None
+        self.last[source] = position
+        if step <= self.floor:
+            self.not_advancing += 1
+            return None
+        self.last_step = step
+        self.points += 1
+        rows = [one.point(step, value) for one in self._pointwise]
+        self._steps.append(step)
+        self._values.append(value)
+        self._keep(Latest(step, value, time, rows))
+        return self._named(rows)
+
+    def _named(self, rows: Sequence[tuple[Any, ...]]) -> Figures:
+        return {one.key: dict(zip(one.names, row, strict=True)) for one, row in zip(self._pointwise, rows, strict=True)}
+
+    def _shown(self, last: Latest) -> Figures:
+        """The figures as plain numbers."""
+        figures, at = last.figures, last.row
+        if not isinstance(figures, Mapping):
+            return self._named(figures)
+        if at is None:
+            return figures
+        return {key: {name: column[at].item() for name, column in named.items()} for key, named in figures.items()}
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether all its measures take points one by one."""
+        return len(self._pointwise) == len(self.measures)
+
     @property
     def floor(self) -> int:
         """A step must be above it to be judged."""
@@ -251,16 +320,39 @@ class Window:
         """Keeps the points that were folded, the last 128 or all of them: int64 and float64."""
         self._steps.frombytes(steps)
         self._values.frombytes(values)
+        self._keep(latest)
+
+    def _keep(self, latest: Latest) -> None:
         if len(self._steps) > MOST_TAIL:
             del self._steps[:-TAIL], self._values[:-TAIL]
         self._latest = latest
+
+    def alone(self, source: str, position: int, appended: float, order: int) -> Columns:
+        """The last point, which came at this place, as columns."""
+        last = self._latest
+        assert last is not None
+        figures = {key: {name: np.array([one]) for name, one in named.items()} for key, named in self._shown(last).items()}
+        steps, values = self.recent()
+        return Columns(
+            self.subject,
+            source,
+            np.array([position]),
+            steps[-1:],
+            values[-1:],
+            np.array([last.time]),
+            np.array([appended]),
+            np.array([order]),
+            figures,
+            steps,
+            values,
+        )
 
     def latest(self, now: float, trigger: str) -> Evidence | None:
         """The evidence of the last judged point, as of `now` and for `trigger`; None before there is one."""
         last = self._latest
         if last is None:
             return None
-        return Evidence(self.subject, last.step, last.value, last.time, now, trigger, last.shown(), *self.recent())
+        return Evidence(self.subject, last.step, last.value, last.time, now, trigger, self._shown(last), *self.recent())
 
     def new_segment(self) -> None:
         """After a restore: steps may start again from an earlier one, measures start a new segment."""

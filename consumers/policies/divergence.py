@@ -10,7 +10,7 @@ from ...core.band import WINDOW, BandMeasure
 from ...core.events import Decision, Goal
 from ...core.measures import Mask, NotFiniteMeasure
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, evaluations, number, whole
 
 
@@ -61,6 +61,10 @@ class Divergence(Policy):
         outside = columns.figures[BandMeasure.key_of(*self._band(columns.subject))]["row"]
         mask: Mask = (odd >= self.not_finite) | (outside >= self.points)
         return mask
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        outside: int = figures[BandMeasure.key_of(*self._band(subject))]["row"]
+        return outside >= self.points or figures[NotFiniteMeasure.key]["row"] >= self.not_finite
 
     def judge(self, seen: Evidence) -> Decision | None:
         band = seen.figures[BandMeasure.key_of(*self._band(seen.subject))]

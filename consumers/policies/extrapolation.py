@@ -12,8 +12,8 @@ from ...core.measures import Mask
 from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.rungs import OCTAVE
-from ...core.window import Columns, Evidence, Floats, Ints, Measure, Subject
-from ..moments import moment, moments_mask, peer_measures, shown
+from ...core.window import Columns, Evidence, Figures, Floats, Ints, Measure, Subject
+from ..moments import may_be_moment, moment, moments_mask, peer_measures, shown
 from .options import number, whole
 
 SPANS: Ints = np.array([[8], [12], [16], [24]])
@@ -57,6 +57,9 @@ class Extrapolation(Policy):
 
     def screen(self, columns: Columns) -> Mask:
         return moments_mask(columns, self.after, self._hopeless)
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        return may_be_moment(figures, subject, self.after)
 
     def judge(self, seen: Evidence) -> Decision | None:
         peers = moment(seen, self.after)

@@ -13,8 +13,8 @@ from ...core.measures import Mask
 from ...core.peers import Peers
 from ...core.ports import Policy
 from ...core.rungs import OCTAVE, first_step
-from ...core.window import Columns, Evidence, Ints, Measure, Subject
-from ..moments import moment, moments_mask, peer_measures, shown
+from ...core.window import Columns, Evidence, Figures, Ints, Measure, Subject
+from ..moments import may_be_moment, moment, moments_mask, peer_measures, shown
 from .options import number, whole
 
 
@@ -49,6 +49,9 @@ class Halving(Policy):
 
     def screen(self, columns: Columns) -> Mask:
         return moments_mask(columns, self.after, lambda peers: self._out(peers)[0])
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        return may_be_moment(figures, subject, self.after)
 
     def judge(self, seen: Evidence) -> Decision | None:
         peers = moment(seen, self.after)

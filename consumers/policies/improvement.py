@@ -11,7 +11,7 @@ import numpy as np
 from ...core.events import Decision, Goal
 from ...core.measures import ImprovementMeasure, Mask
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, evaluations, number, whole
 
 
@@ -59,6 +59,10 @@ class Improvement(Policy):
             gain, due = self._gain(known)
         mask: Mask = (gain < due) | (gain == 0)
         return mask
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        gain, due = self._gain(figures[self._key(subject)])
+        return bool(gain < due or gain == 0)
 
     def judge(self, seen: Evidence) -> Decision | None:
         known = seen.figures[self._key(seen.subject)]

@@ -11,8 +11,8 @@ from ...core.events import Decision
 from ...core.measures import Mask
 from ...core.peers import Peers
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Floats, Measure, Subject
-from ..moments import moment, moments_mask, peer_measures, shown
+from ...core.window import Columns, Evidence, Figures, Floats, Measure, Subject
+from ..moments import may_be_moment, moment, moments_mask, peer_measures, shown
 from .options import evaluations, whole
 
 
@@ -46,6 +46,9 @@ class Median(Policy):
 
     def screen(self, columns: Columns) -> Mask:
         return moments_mask(columns, self.after, lambda peers: peers.own() > self._bar(peers)[1])
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        return may_be_moment(figures, subject, self.after)
 
     def judge(self, seen: Evidence) -> Decision | None:
         peers = moment(seen, self.after)

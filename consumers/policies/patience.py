@@ -10,7 +10,7 @@ from typing import Any
 from ...core.events import Decision, Goal
 from ...core.measures import BestMeasure, Mask
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, evaluations, number, truth, whole
 
 
@@ -52,6 +52,10 @@ class Patience(Policy):
     def screen(self, columns: Columns) -> Mask:
         mask: Mask = columns.figures[self._key(columns.subject)]["since_best"] >= self.patience
         return mask
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        since: int = figures[self._key(subject)]["since_best"]
+        return since >= self.patience
 
     def standing_order(self, monitor: str, goal: Goal) -> dict[str, Any] | None:
         """What a job must keep from its first point on, for the best weights to be there when they are asked for."""

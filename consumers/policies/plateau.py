@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...core.events import Decision, Goal
 from ...core.measures import Mask, PlateauMeasure, Threshold
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, evaluations, number, whole
 
 
@@ -57,6 +57,10 @@ class Plateau(Policy):
     def screen(self, columns: Columns) -> Mask:
         mask: Mask = columns.figures[self._key(columns.subject)]["fires"]
         return mask
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        fires: bool = figures[self._key(subject)]["fires"]
+        return fires
 
     def holds(self, seen: Evidence) -> str | None:
         """The condition alone, for rules that do something else about it."""

@@ -12,7 +12,7 @@ import numpy as np
 from ...core.events import Decision, Goal
 from ...core.measures import BoundsMeasure, Mask
 from ...core.ports import Policy
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, evaluations, number, whole
 
 
@@ -78,6 +78,11 @@ class QualityGate(Policy):
         known = columns.figures[BoundsMeasure.key_of(*self._bounds())]
         mask: Mask = known["fails" if self.then == "prune" else "first"]
         return mask
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        return (
+            self._applies(subject) and figures[BoundsMeasure.key_of(*self._bounds())]["fails" if self.then == "prune" else "first"]
+        )
 
     def judge(self, seen: Evidence) -> Decision | None:
         if not self._applies(seen.subject):

@@ -12,7 +12,7 @@ from ...core.events import Decision
 from ...core.measures import Mask
 from ...core.ports import Policy
 from ...core.silence import Rhythm, Silence, span
-from ...core.window import Columns, Evidence, Measure, Subject
+from ...core.window import Columns, Evidence, Figures, Measure, Subject
 from .options import choice, number
 
 TWICE = 2.0
@@ -77,6 +77,9 @@ class Stall(Policy):
 
     def screen(self, columns: Columns) -> Mask:
         return np.zeros(len(columns), np.bool_)
+
+    def may_speak(self, figures: Figures, subject: Subject) -> bool:
+        return False
 
     def judge(self, seen: Evidence) -> Decision | None:
         """No point says anything of silence."""

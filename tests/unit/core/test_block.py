@@ -68,6 +68,24 @@ class Told:
 
 
 @settings(max_examples=150, deadline=None)
+@given(SERIES, st.sampled_from(["min", "max"]), st.sets(st.integers(1, 149), max_size=3), st.booleans())
+def test_points_taken_one_by_one_leave_what_columns_leave(points, goal, restores, repeats):
+    one_by_one, columns, at = window(goal), window(goal), 0
+    steps = np.cumsum([advance for advance, _ in points])
+    for at, (step, (_, value)) in enumerate(zip(steps.tolist(), points, strict=True)):
+        if at in restores:
+            one_by_one.new_segment(), columns.new_segment()
+        place = max(0, at - 1) if repeats and at % 5 == 4 else at
+        wanted = columns.extend("sdk", [place], ([step - at % 2], [value], [at + 0.5]), float(at), at)
+        figures = one_by_one.take("sdk", place, step - at % 2, value, at + 0.5)
+        assert (figures is None) == (wanted is None)
+        if wanted is not None:
+            assert told(one_by_one.alone("sdk", place, float(at), at)) == told(wanted)
+            assert repr(figures) == repr(wanted.evidence(0).figures)
+        assert repr(one_by_one.dump()) == repr(columns.dump())
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(SERIES, CUTS), min_size=1, max_size=6), st.sampled_from(["min", "max"]), st.data())
 def test_a_block_leaves_what_windows_leave_that_are_folded_one_by_one(series, goal, data):
     each = [Told(points, cuts, goal) for points, cuts in series]

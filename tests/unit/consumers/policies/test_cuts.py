@@ -72,6 +72,14 @@ def saved(window, policy):
     return other
 
 
+def taken(window, at, steps, values):
+    """The columns of the points; one for itself is taken in without arrays."""
+    if len(at) > 1:
+        return window.extend("sdk", at, (steps, values, at.astype(float)), 1000.0 + at)
+    figures = window.take("sdk", int(at[0]), int(steps[0]), float(values[0]), float(at[0]))
+    return None if figures is None else window.alone("sdk", int(at[0]), 1000.0 + at[0], 0)
+
+
 def decisions(policy, goal, points, cuts, restores, saves):
     subject = Subject("r", "a", "val_loss", goal)
     window = Window(subject, policy.measures(subject))
@@ -82,11 +90,13 @@ def decisions(policy, goal, points, cuts, restores, saves):
         if start in restores:
             window.new_segment()
         at = np.arange(start, end)
-        columns = window.extend("sdk", at, (steps[start:end], values[start:end], at.astype(float)), 1000.0 + at)
+        columns = taken(window, at, steps[start:end], values[start:end])
         if columns is not None:
             mask = policy.screen(columns)
             answers = [policy.judge(columns.evidence(i)) for i in range(len(columns))]
             assert [answer is not None for answer in answers] == mask.tolist(), "a screen is exact"
+            asked = [policy.may_speak(columns.evidence(i).figures, subject) for i in range(len(columns))]
+            assert not (mask & ~np.array(asked)).any(), "a point of which it speaks is one of which it may"
             said.extend(encode(answer) for answer in answers if answer is not None)
         if saves:
             window = saved(window, policy)
