@@ -40,19 +40,24 @@ class Found(msgspec.Struct, array_like=True):
 
 
 class Judging(NamedTuple):
-    """The rules that judge a series, with their numbers among the attempt's; `screens` are their policies where all of them
-    screen single points."""
+    """How a series is judged: the rules, with their numbers among the attempt's (`screens` are their policies where all of them
+    screen single points), the window that they look at, and of it what is compared with peers."""
 
     rules: Sequence[tuple[int, Rule]]
     screens: Sequence[ScreensPoint] | None
+    window: Window
+    curve: RungMeasure | None
 
     @classmethod
-    def by(cls, rules: Sequence[tuple[int, Rule]]) -> Judging:
+    def by(cls, rules: Sequence[tuple[int, Rule]], window: Window) -> Judging:
         screens = [rule.screens_point for _, rule in rules]
-        return cls(rules, None if None in screens else [one for one in screens if one is not None])
+        all_do = None if None in screens else [one for one in screens if one is not None]
+        return cls(rules, all_do, window, _curve_of(window))
 
-
-NOBODY = Judging((), ())
+    def given_up(self) -> Judging:
+        """By no rule any more."""
+        self.window.kind = UNJUDGED
+        return Judging((), (), self.window, self.curve)
 
 
 class Attempt:
@@ -66,7 +71,7 @@ class Attempt:
         self.silence_rules: list[tuple[Rule, JudgesSilence]] = []
         """Those that judge silence, with their policies as such."""
         self.judging: dict[str, Judging] = {}
-        """What judges each series."""
+        """How each series of `windows` is judged."""
         self.listening = Listening()
         self.alarm = math.inf
         """Append time at which the timer of its silence goes off."""
@@ -84,7 +89,6 @@ class Attempt:
         self._rules = rules
         self._primary = primary
         self._curves: dict[str, RungMeasure] = {}
-        self._compared: dict[Window, RungMeasure | None] = {}
         self.settle()
 
     @property
@@ -111,17 +115,13 @@ class Attempt:
 
     def curves(self) -> dict[str, RungMeasure]:
         """The series that are compared with those of peers; they stay when the attempt is over."""
-        measures = {series: one for series, window in self.windows.items() if (one := _curve_of(window)) is not None}
+        measures = {series: one.curve for series, one in self.judging.items() if one.curve is not None}
         return self._curves | measures if self.standing.record.over else measures
 
     def curve(self, series: str) -> RungMeasure | None:
         """The one of a series."""
-        window = self.windows.get(series)
-        if window is None:
-            return self._curves.get(series)
-        if window not in self._compared:
-            self._compared = {one: _curve_of(one) for one in self.windows.values()}
-        return self._compared[window]
+        found = self.judging.get(series)
+        return self._curves.get(series) if found is None else found.curve
 
     def settle(self) -> None:
         """Takes the rules that fit what the job said; windows of series that stay judged go on."""
@@ -142,8 +142,7 @@ class Attempt:
         wanted: dict[str, list[tuple[int, Rule]]] = {}
         for number, rule in enumerate(self.rules):
             wanted.setdefault(self.judged(rule), []).append((number, rule))
-        self.judging = {series: Judging.by(rules) for series, rules in wanted.items()}
-        before, self.windows = self.windows, {}
+        before, self.windows, self.judging = self.windows, {}, {}
         for series, numbered in wanted.items():
             rules = [rule for _, rule in numbered]
             subject = Subject(record.run, record.attempt, series, self.goal if series == self.monitor else "min", record.group)
@@ -151,7 +150,7 @@ class Attempt:
             window.kind = sys.intern(f"{subject.goal} {[rule.policy for rule in rules]!r} {list(window.measures)!r}")
             if series in before:
                 window.load(before[series].dump())
-            self.windows[series] = window
+            self.windows[series], self.judging[series] = window, Judging.by(numbered, window)
 
     def adopt(self, rules: Rules, primary: str) -> list[str]:
         """Takes new rules; the latches of those whose mode is another one now."""
@@ -184,7 +183,7 @@ class Attempt:
     def _meet(self, fresh: list[tuple[str, float]]) -> None:
         """Series that are logged for the first time (name, time of birth; in their order) may be what rules want under
         another name. The first is chosen; of those in one log() call the exact name, then the list's order."""
-        before, given_up = self.windows, False
+        windows, judging, given_up = self.windows, self.judging, False
         called = {wanted: self.named(wanted) for wanted in self._wanted()}
         for wanted in called:
             ranked = [(rank, *one) for one in fresh if (rank := self.scope.aliases.rank(wanted, one[0])) is not None]
@@ -199,9 +198,8 @@ class Attempt:
         if any(self.named(wanted) != name for wanted, name in called.items()):
             self.settle()
             if given_up:  # points of it may be gathered already
-                for series in before.keys() - self.windows.keys():
-                    before[series].kind = UNJUDGED
-                self.windows = before | self.windows
+                self.judging = {series: one.given_up() for series, one in judging.items()} | self.judging
+                self.windows = windows | self.windows
 
     def _wanted(self) -> list[str]:
         """The series that the rules want, as persons call them."""

@@ -150,7 +150,7 @@ class Judge:
 
     def _end_of_stale(self, time: float) -> None:
         """What the backlog's attempts are found to deserve from here on is a new trigger."""
-        if not self._backlog.is_over(time):
+        if not self._backlog.points or not self._backlog.is_over(time):
             return
         for name in self._backlog.points:
             if name in self.attempts:

@@ -18,7 +18,7 @@ from ..core.block import Block, Points
 from ..core.rungs import NONE
 from ..core.standing import FOREVER
 from ..core.window import UNJUDGED, Columns, Figures, Ints, Window
-from .attempt import NOBODY, Attempt
+from .attempt import Attempt
 from .candidates import Candidates, Heap
 from .cohort import Cohorts, Moments
 from .rules import Rule
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
     def rules(self) -> Sequence[tuple[int, Rule]]:
         """The rules that judge it, with their numbers."""
-        return self.attempt.judging.get(self.series, NOBODY).rules
+        return self.attempt.judging[self.series].rules
 
 
 class Screening:
@@ -69,16 +69,8 @@ class Screening:
             self._cohorts.enter(self._attempts[name], series)
         alone: list[tuple[Part, Columns]] = []
         blocks = list(self._lone(gathered.lone, alone))
-        spans = zip(gathered.keys, gathered.starts.tolist(), np.diff(gathered.starts).tolist(), strict=False)
-        parts = [self._part(key, start, size) for key, start, size in spans]
-        alike: list[Part] = []
-        for part, is_alike in zip(parts, _alike(parts, gathered) if parts else (), strict=True):
-            if is_alike:
-                alike.append(part)
-            elif (columns := self._alone(part, gathered)) is not None:
-                self._cohorts.take(part.attempt, part.series, columns)
-                alone.append((part, columns))
-        blocks += [_folded(some, gathered) for some in self._in_blocks(alike)]
+        if gathered.points is not None:
+            blocks += self._together(gathered, gathered.points, alone)
         for block in blocks:
             block.close_rungs(self._cohorts)
         for part, columns in alone:
@@ -86,6 +78,29 @@ class Screening:
         for block in blocks:
             block.push(heap, self._cohorts, self._attempts)
         return heap
+
+    def _together(self, gathered: Gathered, points: Points, alone: list[tuple[Part, Columns]]) -> Iterator[_Folded]:
+        """Takes the points of series in: in blocks, or where that cannot be `alone`."""
+        edges = itertools.pairwise(gathered.starts)
+        parts = [self._part(key, start, end - start) for key, (start, end) in zip(gathered.keys, edges, strict=True)]
+        alike: list[Part] = []
+        for part, is_alike in zip(parts, _alike(parts, points), strict=True):
+            if is_alike:
+                alike.append(part)
+            else:
+                one = points.at(slice(part.start, part.start + part.size))
+                self._by_itself(part, one, alone)
+        for some in self._in_blocks(alike):
+            windows, sources = [part.window for part in some], [part.source for part in some]
+            starts, sizes = np.array([part.start for part in some]), np.array([part.size for part in some])
+            yield _Folded(some, Block(windows, sources, points, starts, sizes))
+
+    def _by_itself(self, part: Part, points: Points, alone: list[tuple[Part, Columns]]) -> None:
+        positions, *known, appended, orders = points
+        columns = self.extend(part.window, part.source, positions, known, appended, orders)
+        if columns is not None:
+            self._cohorts.take(part.attempt, part.series, columns)
+            alone.append((part, columns))
 
     def _part(self, key: Key, start: int, size: int) -> Part:
         name, series, source = key
@@ -98,17 +113,20 @@ class Screening:
         for one in points:
             name, series, source = one.key
             attempt = self._attempts[name]
-            window = attempt.windows[series]
+            _, screens, window, curve = attempt.judging[series]
+            part = Part(attempt, series, source, window, 0, 1)
+            if not window.takes_points:
+                self._by_itself(part, _single(one), alone)
+                continue
             before = window.not_advancing
             figures = window.take(source, one.position, one.step, one.value, one.time)
-            self._counters["steps_not_advancing"] += window.not_advancing - before
             if figures is None:
+                self._counters["steps_not_advancing"] += window.not_advancing - before
                 continue
-            curve, screens = attempt.curve(series), attempt.judging.get(series, NOBODY).screens
             closes = curve is not None and figures[curve.key]["closed"] != NONE
             if closes or screens is None or any(screen.may_speak(figures, window.subject) for screen in screens):
-                kind = (window.kind or name, self._cohorts.company(attempt, series).bit_length())
-                found.setdefault(kind, []).append((Part(attempt, series, source, window, 0, 1), one, figures))
+                kind = (window.kind or f"{name}/{series}", self._cohorts.company(attempt, series).bit_length())
+                found.setdefault(kind, []).append((part, one, figures))
         for some in found.values():
             if len(some) == 1:
                 ((part, one, _),) = some
@@ -120,12 +138,6 @@ class Screening:
             columns = [np.array(column) for column in list(zip(*places, strict=True))[1:]]
             windows, sources = [part.window for part in parts], [part.source for part in parts]
             yield _Folded(parts, Block.taken(windows, sources, Points(*columns), figures_of))
-
-    def _alone(self, part: Part, gathered: Gathered) -> Columns | None:
-        positions, steps, values, times, appended, orders = gathered[4:]
-        one = slice(part.start, part.start + part.size)
-        points = (steps[one], values[one], times[one])
-        return self.extend(part.window, part.source, positions[one], points, appended[one], orders[one])
 
     def _in_blocks(self, alike: Sequence[Part]) -> Iterator[Sequence[Part]]:
         """Of one kind, of sizes that differ by a factor of two at most, and so for the sizes of their groups."""
@@ -197,15 +209,13 @@ class _Folded:
         return self._columns[row]
 
 
-def _folded(parts: Sequence[Part], gathered: Gathered) -> _Folded:
-    windows, sources = [part.window for part in parts], [part.source for part in parts]
-    starts, sizes = np.array([part.start for part in parts]), np.array([part.size for part in parts])
-    return _Folded(parts, Block(windows, sources, Points(*gathered[4:]), starts, sizes))
+def _single(one: Lone) -> Points:
+    return Points(*(np.array([column]) for column in one[1:]))
 
 
-def _alike(parts: Sequence[Part], gathered: Gathered) -> list[bool]:
+def _alike(parts: Sequence[Part], points: Points) -> list[bool]:
     """Which can be folded with others of their kind: all their points advance, and they come once."""
-    starts, positions, steps = gathered.starts[:-1], gathered.positions, gathered.steps
+    starts, positions, steps = np.array([part.start for part in parts]), points.positions, points.steps
     advances = np.ones(len(positions), np.bool_)
     advances[1:] = (positions[1:] > positions[:-1]) & (steps[1:] > steps[:-1])
     advances[starts] = positions[starts] > np.array([part.window.last.get(part.source, -1) for part in parts])

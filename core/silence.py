@@ -36,14 +36,14 @@ class Rhythm(msgspec.Struct, array_like=True):
 
     def hear(self, chunk: MetricChunk, appended: float) -> bool:
         """Takes a message of metrics in; False where all of it has been heard before."""
-        last = _last_position(chunk)
+        source, last = chunk.source, _last_position(chunk)
         times = [one.times for one in chunk.series if one.times]
-        if not times or last <= self.positions.get(chunk.source, -1):
+        if not times or last <= self.positions.get(source, -1):
             return False
-        self.positions[chunk.source] = last
-        self.source, self.position, self.heard = chunk.source, last, max(self.heard, appended)
+        self.positions[source] = self.position = last
+        self.source, self.heard = source, max(self.heard, appended)
         first, newest = times[0][0], times[0][-1]
-        for one in times:
+        for one in times[1:]:
             first, newest = min(first, one[0]), max(newest, one[-1])
         if self.born and not self.excused:
             self._keep(first - self.born)
