@@ -1,12 +1,15 @@
 """Points judged per second and core by the shipped policies, as the runs grow; and how fast a replay is.
 
-    python benchmarks/judge_scale.py [--most 10000] [--points 200000] [--plot docs/judging.svg] [--json FILE]
+    python benchmarks/judge_scale.py [--most 10000] [--rounds 5] [--plot docs/judging.svg] [--json FILE]
 
 Each case feeds a judge with chunks as a lane does, at most 2,000 at a time, nothing published or saved: `runs` runs in groups of
-five, a chunk of `chunk` points each in turn, after 100 points each that are not counted (`early` counts just those, one a
-chunk, where nearly each closes a rung and is compared with its peers). CPU time of the thread, and what of it the decoding
-takes. torch's ReduceLROnPlateau, called in a loop on one series before and after in a process of its own, is the measure of
-the machine: it compares one number and keeps nothing.
+five, a chunk of `chunk` points each in turn. Each run has as many chunks as in the other cases of its chunk size, so that
+the same points are judged: 20 of one and of five points, 5 of 100, 2 of 1,000, after 100 points each in four chunks that
+are not counted (`early` counts those, one a chunk, where nearly each closes a rung and is compared with its peers). CPU time of
+the thread, and what of it the decoding takes; the median of `rounds` judges, the cases in turn (of few runs many judges one
+after the other, so that the clock sees enough). `attach`, `end`, `forget`: what a run costs whose start, end and oblivion a day
+later the judge folds. torch's ReduceLROnPlateau, called in a loop on one series before and after in a process of its own, is the
+measure of the machine: it compares one number and keeps nothing.
 The replay is of 100 runs of 10,000 points in groups of five, the shipped policies, reading not counted.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -35,16 +39,18 @@ RULES = [*early_stop_controller.rules({}), *param_scheduler.rules({})]
 ACTING = [*early_stop_controller.rules({}, "act"), *param_scheduler.rules({}, "act")]
 START = 1e9
 GROUP = 5
-CHUNKS = (1, 5, 100, 1000)
-COUNTS = (10, 100, 1000, 10_000)
-WARM = 100
-"""Points of each run that are folded before the clock runs."""
+CHUNKS = {1: 20, 5: 20, 100: 5, 1000: 2}
+"""Points a chunk: chunks of a run."""
+COUNTS = (1, 10, 100, 1000, 10_000)
+WARM = (25, 25, 25, 25)
+"""Chunks of each run that are folded before the clock runs: by then its rhythm is known."""
 BATCH = 2000
 """Chunks that a lane hands over at once, at the most."""
-CHUNKS_OF_A_CASE = 10_000
-"""At the most; else `--points`, but each run has one chunk at least."""
 MOST = 2_000_000
 """A case of which one round would hold more points is left out."""
+FEW = 1000
+"""Of fewer runs so many are judged, by one judge after the other."""
+DAY_S = 86_400.0
 
 
 class Cost(NamedTuple):
@@ -81,13 +87,13 @@ def rounds(runs: int, sizes: Iterator[int]) -> Iterator[list[Record]]:
         first += size
 
 
-def judged(runs: int, size: int, chunks: int, warm: int = WARM) -> Cost:
+def judged(runs: int, size: int, chunks: int, warm: tuple[int, ...] = WARM) -> Cost:
     """What a point costs, with the collector as a daemon has it."""
     look_seldom()
     judge = Judge(lambda record: RULES, Gates())
     judge.handle([started(run) for run in range(runs)], START)
-    before, decoding, spent = -(-runs // BATCH) if warm else 0, 0.0, 0.0
-    for number, records in enumerate(rounds(runs, iter([warm] * bool(warm) + [size] * chunks))):
+    before, decoding, spent = -(-runs // BATCH) * len(warm), 0.0, 0.0
+    for number, records in enumerate(rounds(runs, iter([*warm, *[size] * chunks]))):
         if number >= before:
             decoding -= time.thread_time()
             for record in records:
@@ -100,6 +106,31 @@ def judged(runs: int, size: int, chunks: int, warm: int = WARM) -> Cost:
         judge.saved()
     points = runs * size * chunks
     return Cost(decoding / points, spent / points)
+
+
+def lived(runs: int) -> dict[str, float]:
+    """What a run costs (CPU seconds) that is attached, has ended and is forgotten, one after the other, beside all others."""
+    look_seldom()
+    judge = Judge(lambda record: RULES, Gates())
+    over = START + 10
+    ends = [
+        RunEvent(f"r{run}", f"a{run}", "ended", over, seq=99, state="finished", group=f"g{run // GROUP}") for run in range(runs)
+    ]
+    told = {
+        "attach": ([started(run) for run in range(runs)], START),
+        "end": ([Record(RUNS, 0, 10 * runs + run, "k", encode(one), over) for run, one in enumerate(ends)], over),
+        "forget": ([], over + 2 * DAY_S),
+    }
+    found = {}
+    for what, (records, now) in told.items():
+        begun = time.thread_time()
+        judge.handle(records, now)
+        found[what] = (time.thread_time() - begun) / runs
+        if what == "attach":
+            for batch in rounds(runs, iter(WARM)):
+                judge.handle(batch, START + 1)
+    assert not judge.attempts
+    return found
 
 
 def looped() -> float:
@@ -144,41 +175,52 @@ def figure(found: dict[str, float], torch: float) -> Figure:
     """The cost of a point over the number of runs, a curve a chunk size."""
     curves = []
     for number, size in enumerate(CHUNKS):
-        rows = [(at, found[key]) for at, runs in enumerate(COUNTS, 1) if (key := f"{runs}_runs_{size}_a_chunk_us") in found]
+        rows = [(at, found[key]) for at, runs in enumerate(COUNTS) if (key := f"{runs}_runs_{size}_a_chunk_us") in found]
         if rows:
             powers, costs = zip(*rows, strict=True)
             curves.append(Curve(f"{size} points a chunk", number, np.array(powers), np.array(costs, float)))
-    powers = np.arange(1, len(COUNTS) + 1)
+    powers = np.arange(len(COUNTS))
     curves.append(Curve("ReduceLROnPlateau in a loop", len(CHUNKS), powers, np.full(len(powers), 1e6 / torch)))
     title = "A point decoded and judged: µs of one core (logarithmic) over the runs, in powers of ten"
     return Figure(title, [Panel("µs a point", curves)], log=True)
 
 
-def cases(most: int, points: int) -> dict[str, float]:
-    """µs a point of each case, and what of it the decoding takes; tells each as it comes."""
-    found: dict[str, float] = {}
-    for runs in [count for count in COUNTS if count <= most]:
-        for size in CHUNKS:
-            if runs * size <= MOST:
-                chunks = max(1, min(points // (runs * size), CHUNKS_OF_A_CASE // runs))
-                cost = judged(runs, size, chunks)
-                found[f"{runs}_runs_{size}_a_chunk_us"] = 1e6 * cost.all
-                found[f"{runs}_runs_{size}_a_chunk_decoding_us"] = 1e6 * cost.decoding
-                tell(f"{runs} runs, {size} a chunk", cost)
-    early = judged(1000, 1, 40, warm=0)
-    found["early_1000_runs_1_a_chunk_us"] = 1e6 * early.all
-    tell("early: 1000 runs, 1 a chunk", early)
-    return found
+def cases(most: int, times: int) -> dict[str, float]:
+    """µs a point of each case, and what of it the decoding takes, and µs a run; tells each as it comes."""
+    found: dict[str, list[float]] = {}
+    for nth in range(times):
+        for runs in [count for count in COUNTS if count <= most]:
+            for size, chunks in CHUNKS.items():
+                if runs * size <= MOST:
+                    costs = [judged(runs, size, chunks) for _ in range(max(1, FEW // runs // size))]
+                    keep(found, f"{runs}_runs_{size}_a_chunk", costs)
+            if runs >= FEW // 10:
+                for what, spent in lived(runs).items():
+                    found.setdefault(f"{what}_beside_{runs}_us", []).append(1e6 * spent)
+        keep(found, "early_1000_runs_1_a_chunk", [judged(1000, 1, 40, ())])
+        print(f"round {nth + 1} of {times}", file=sys.stderr, flush=True)
+    return {key: statistics.median(each) for key, each in found.items()}
 
 
-def tell(case: str, cost: Cost) -> None:
-    print(f"{case:30}{1 / cost.all:14,.0f} points/s, without decoding{1 / (cost.all - cost.decoding):14,.0f}", flush=True)
+def keep(found: dict[str, list[float]], case: str, costs: list[Cost]) -> None:
+    found.setdefault(f"{case}_us", []).append(1e6 * statistics.mean(cost.all for cost in costs))
+    found.setdefault(f"{case}_decoding_us", []).append(1e6 * statistics.mean(cost.decoding for cost in costs))
+
+
+def tell(found: dict[str, float]) -> None:
+    for key, cost in found.items():
+        case = key.removesuffix("_us").replace("_", " ")
+        if f"{key.removesuffix('_us')}_decoding_us" in found:
+            judging = cost - found[f"{key.removesuffix('_us')}_decoding_us"]
+            print(f"{case:30}{cost:8.2f} us a point{1e6 / cost:14,.0f} points/s, without decoding{1e6 / judging:14,.0f}")
+        elif not case.endswith("decoding"):
+            print(f"{case:30}{cost:8.1f} us a run")
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--most", type=int, default=10_000, metavar="RUNS")
-    asked.add_argument("--points", type=int, default=200_000, metavar="N", help="points of a case")
+    asked.add_argument("--rounds", type=int, default=5, metavar="N", help="judges of a case")
     asked.add_argument("--plot", type=Path, metavar="FILE.svg")
     asked.add_argument("--json", type=Path, metavar="FILE")
     asked.add_argument("--torch", action="store_true", help=argparse.SUPPRESS)
@@ -188,7 +230,8 @@ def main() -> None:
         return
     print("policies: " + ", ".join(rule.policy.name for rule in RULES))
     before = torch_speed()
-    found = cases(options.most, options.points)
+    found = cases(options.most, options.rounds)
+    tell(found)
     replay, torch = replayed(), (before + torch_speed()) / 2
     if options.plot:
         options.plot.write_text(svg_text(figure(found, torch)))
