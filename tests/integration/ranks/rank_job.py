@@ -14,13 +14,14 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from unittest import mock
 
 import smarttuner
 import torch
 import torch.distributed as dist
+import training_faults
 from smarttuner.bus.control_page import Order, PageWriter
 from smarttuner.bus.shipper import Shipper
 from smarttuner.bus.spool_reader import SpoolReader
@@ -30,6 +31,7 @@ from smarttuner.trainer.gate import Gate
 from smarttuner.trainer.lr import Steering
 from smarttuner.trainer.ranks import Table
 from torch.nn.parallel import DistributedDataParallel
+from training_faults import FROM_THE_START, HELD
 
 MOST_STEPS = 20_000
 SEEN = {}
@@ -165,6 +167,34 @@ def identical():
                 run.log({"loss": job.step()}, step=step)
         run.finish()
         digests[way] = job.digest()
+    SEEN["digests"] = digests
+    return job
+
+
+def under_faults():
+    """The same training under each of tests/training_faults.py on both ranks, and on one alone."""
+    unwatched = Job()
+    for _ in range(12):
+        unwatched.step()
+    digests = {"unwatched": unwatched.digest()}
+    for fault in (*FROM_THE_START, *training_faults.FAULTS):
+        for mode, ranks in (("observe", (0, 1)), ("act", (0, 1)), ("act", (0,)), ("act", (1,))):
+            job, struck = Job(), dist.get_rank() in ranks
+            own = FOLDER / f"{dist.get_rank()}-{len(digests)}"
+            own.mkdir()
+            os.environ["XDG_STATE_HOME"] = str(own)
+            with ExitStack() as stack:
+                if struck and fault in FROM_THE_START:
+                    FROM_THE_START[fault](stack)
+                run = attach(job, mode=mode, monitor="loss", goal="min")
+                for step in range(12):
+                    if struck and fault in training_faults.FAULTS:
+                        training_faults.FAULTS[fault](step, run, {"optimizer": job.optimizer, "model": job.model}, stack)
+                    run.log({"loss": job.step()}, step=step)
+                run.finish()
+                while HELD:
+                    HELD.pop().finish()
+            digests[f"{fault}, {mode}, {ranks}"] = job.digest()
     SEEN["digests"] = digests
     return job
 
@@ -321,6 +351,7 @@ def report(job, way):
 WAYS = {
     "steered": steered,
     "identical": identical,
+    "under-faults": under_faults,
     "sharded": sharded,
     "framework": framework,
     "dies-before-vote": lambda: dies(after=False),

@@ -7,17 +7,19 @@ import subprocess
 import sys
 
 import pytest
+from training_faults import FAULTS, FROM_THE_START
 
 JOB = pathlib.Path(__file__).with_name("rank_job.py")
 PATIENCE_S = 120
 
 
-WAYS = ("steered", "identical", "sharded", "framework", "dies-before-vote", "dies-after-vote")
+WAYS = ("steered", "identical", "under-faults", "sharded", "framework", "dies-before-vote", "dies-after-vote")
 
 
 def environment(folder):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SMART_TUNER", "TORCHELASTIC"))}
     kept |= {"XDG_STATE_HOME": str(folder), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
+    kept["PYTHONPATH"] = os.pathsep.join([str(JOB.parents[2]), kept.get("PYTHONPATH", "")])
     return {name: value for name, value in kept.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
 
 
@@ -71,6 +73,14 @@ def test_weights_of_both_ranks_are_bit_identical_watched_or_not_and_whatever_of_
     assert zero["digests"] == one["digests"]
     assert set(zero["digests"].values()) == {zero["digests"]["disabled"]}
     assert "something of ours fails" in said[0]
+
+
+def test_weights_of_both_ranks_are_bit_identical_whatever_is_done_to_the_process_of_both_or_of_one(ended):
+    (zero, one), _ = ended("under-faults", 0, 0)
+    digests = zero["digests"]
+    assert len(digests) == 1 + 4 * len([*FAULTS, *FROM_THE_START])
+    assert digests == one["digests"]
+    assert {fault: digest for fault, digest in digests.items() if digest != digests["unwatched"]} == {}
 
 
 def test_sharded_weights_are_neither_kept_nor_saved_by_one_rank_and_the_rest_works(ended):
