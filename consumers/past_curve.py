@@ -91,6 +91,7 @@ class Curve:
     best_steps: dict[Goal, int] = field(default_factory=dict)
     steps: int = 0
     last: float = 0.0
+    begun: bool = False
 
     def take(self, steps: Ints, values: Floats, times: Floats) -> None:
         """The next n >= 1 points in the order of the log."""
@@ -105,8 +106,9 @@ class Curve:
             at = int(y.argmin())
             if y[at] < best:
                 self.bests[goal], self.best_steps[goal] = float(y[at]), int(steps[at])
-        self.steps = max(self.steps, int(steps.max())) if self.last else int(steps.max())
-        self.last = max(self.last, float(times.max()))
+        greatest, last = int(steps.max()), float(times.max())
+        self.steps, self.last = (max(self.steps, greatest), max(self.last, last)) if self.begun else (greatest, last)
+        self.begun = True
 
 
 def share_lost(left: float, whole: float) -> float:

@@ -217,7 +217,15 @@ def test_many_decisions_read_each_file_once_and_only_what_they_ask_for(log, monk
     assert asked == [[("r", "val_loss")]]
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("born", [0.0, -7.0])
+def test_a_curve_may_begin_in_1970_and_its_steps_below_0(born):
+    curve, steps, times = Curve({"min"}), np.array([-3, -9]), np.array([born, born - 1.0])
+    for i in range(2):
+        curve.take(steps[i : i + 1], np.ones(1), times[i : i + 1])
+        assert (curve.steps, curve.last) == (-3, born)
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_what_is_remembered_of_a_curve_does_not_depend_on_the_parts_it_is_read_in(data):
     """Compared with a look at the whole of it."""
@@ -226,20 +234,21 @@ def test_what_is_remembered_of_a_curve_does_not_depend_on_the_parts_it_is_read_i
     values = np.array(data.draw(st.lists(some, min_size=n, max_size=n)))
     steps = np.array(data.draw(st.lists(st.integers(0, 8), min_size=n, max_size=n)) if data.draw(st.booleans()) else range(n))
     goal, at = data.draw(st.sampled_from(["min", "max"])), data.draw(st.integers(0, n - 1))
-    moments = [Moment(goal, int(steps[at]), float(values[at]), 0.0), Moment(goal, None, None, at + 0.5)]
+    times = np.arange(n) + data.draw(st.sampled_from([0.0, -40.0, 1.7e9]))
+    moments = [Moment(goal, int(steps[at]), float(values[at]), 0.0), Moment(goal, None, None, times[at] + 0.5)]
     curve = Curve({goal}, moments)
     for part in np.split(np.arange(n), sorted(data.draw(st.sets(st.integers(1, n))) - {n})):
-        curve.take(steps[part], values[part], part.astype(float))
+        curve.take(steps[part], values[part], times[part])
     y = np.where(np.isfinite(values), values if goal == "min" else -values, INF)
     same = [i for i in range(n) if steps[i] == steps[at] and repr(values[i]) == repr(values[at])]
     for moment, place in zip(moments, (same[0], at), strict=True):
         assert moment.met
-        assert (moment.before, moment.born) == (y[: place + 1].min(), place)
+        assert (moment.before, moment.born) == (y[: place + 1].min(), times[place])
         soon = y[place + 1 : place + 11]
         assert (moment.soon, moment.followed) == (soon.min(initial=INF), len(soon))
     assert curve.bests.get(goal, INF) == y.min()
     assert goal not in curve.best_steps or curve.best_steps[goal] == steps[y.argmin()]
-    assert (curve.steps, curve.last) == (steps.max(), n - 1)
+    assert (curve.steps, curve.last) == (steps.max(), times[-1])
 
 
 def test_a_frame_has_the_same_as_values(log):
