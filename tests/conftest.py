@@ -6,12 +6,18 @@ import sys
 import uuid
 import warnings
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import kafka_broker as brokers
 from kafka_proxy import Proxy
+
+# An example that a busy machine held up is no failure (hypothesis' own limit is 200 ms of the clock); what repeats one is printed.
+EVERYWHERE = {"deadline": None, "print_blob": True, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("everywhere", **EVERYWHERE)
+hypothesis.settings.load_profile("everywhere")
 
 CLIENT_SOCKETS = r"unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr"
 """kafka-python leaves sockets of connections that failed or were cut to the collector."""
