@@ -22,7 +22,10 @@ QUICK = {
     "quiet_s": 1.0,
     "join_timeout_s": 20.0,
 }
-"""Real settings with less patience, so that a fault need not last for half a minute."""
+"""Real settings with less patience, so that a fault need not last for half a minute. A broker on a busy machine may be silent
+for a second as well: what a test does while nothing is wrong is done patiently, or again."""
+WHOLE = {name: QUICK[name] for name in ("partitions", "heartbeat_s", "fetch_wait_s")}
+"""For a way on which nothing goes wrong: the product's own patience."""
 
 
 class Site:
@@ -32,12 +35,16 @@ class Site:
         self.broker, self.proxy, self.prefix = broker, proxy, prefix
         self.logs = []
 
-    def log(self, direct=False, **changes):
-        """A KafkaLog with quick settings; `direct` does not go through the proxy."""
-        where = self.broker.bootstrap if direct else self.proxy.bootstrap
-        log = KafkaLog(KafkaSettings(where, self.prefix, **{**QUICK, **changes}), SystemClock())
-        self.logs.append(log)
-        return log
+    def log(self, direct=False, refused=False, **changes):
+        """A KafkaLog with quick settings, tried again until it is there unless it must be `refused`; `direct` does not go
+        through the proxy and is patient."""
+        where, settings = (self.broker.bootstrap, WHOLE) if direct else (self.proxy.bootstrap, QUICK)
+
+        def made():
+            return KafkaLog(KafkaSettings(where, self.prefix, **{**settings, **changes}), SystemClock())
+
+        self.logs.append(made() if refused else retried(made))
+        return self.logs[-1]
 
 
 def message(n, topic=METRICS, key="k", size=0):

@@ -23,7 +23,7 @@ WITHOUT = pytest.mark.parametrize("rule", [True, False], ids=["with", "without"]
 @WITHOUT
 def test_1_what_is_under_way_is_bounded_while_the_broker_is_away(site, monkeypatch, rule):
     bus = site.log(in_flight_bytes=300_000 if rule else 1 << 40).connect()
-    bus.publish([message(0)])
+    retried(lambda: bus.publish([message(0)]))
     taken = []
     produce = kafka_producer.produce
 
@@ -48,14 +48,14 @@ def test_2_after_a_failed_delivery_the_next_publish_goes_through(site, monkeypat
         monkeypatch.setattr(kafka_publisher.Publisher, "drop", lambda publisher: None)
     log = site.log(request_timeout_s=1.0)
     bus = log.connect()
-    bus.publish([message(n) for n in range(10)])
+    retried(lambda: bus.publish([message(n) for n in range(10)]))
     site.proxy.black_hole()
     with pytest.raises(Unavailable):
         bus.publish([message(n) for n in range(10, 20)])
     site.proxy.heal()
     if rule:
         retried(lambda: bus.publish([message(n) for n in range(10, 20)]))
-        bus.publish([message(n) for n in range(20, 30)])
+        retried(lambda: bus.publish([message(n) for n in range(20, 30)]))
         found = [number(record) for record in Reader(log, topics=(METRICS,)).read(30)]
         assert list(dict.fromkeys(found)) == list(range(30))
     else:
@@ -71,6 +71,7 @@ def test_3_a_reader_says_that_the_broker_is_away(site, rule):
     reader = Reader(site.log(quiet_s=1.0 if rule else 1e9), topics=(METRICS,))
     while not reader.bus._groups or not reader.bus._groups["g"]._ours:
         reader.step()
+    reader.errors.clear()
     site.proxy.black_hole()
     deadline = time.monotonic() + (60.0 if rule else 4.0)
     while not reader.errors and time.monotonic() < deadline:
@@ -112,7 +113,7 @@ def test_4_the_topics_are_known_before_a_member_subscribes(site, monkeypatch, ru
     monkeypatch.setattr(kafka.KafkaConsumer, "subscribe", looking)
     if not rule:
         monkeypatch.setattr(kafka.KafkaConsumer, "partitions_for_topic", lambda consumer, topic: {0})
-    bus = site.log().connect()
+    bus = site.log(direct=True).connect()
     bus.poll([METRICS], "g")
     assert known == [rule]
     bus.close()
@@ -151,7 +152,7 @@ def test_5_a_member_that_was_put_out_is_told_before_it_reads_on(site, monkeypatc
 
 @WITHOUT
 def test_7_what_no_broker_would_take_is_refused_before_it_is_sent(site, monkeypatch, rule):
-    log = site.log()
+    log = site.log(direct=True)
     bus = log.connect()
     if rule:
         with pytest.raises(CorruptData):
@@ -200,7 +201,7 @@ os._exit(0)
 @WITHOUT
 def test_8_a_handle_works_in_a_child_too(site, rule):
     """Without: parent and child share a connection, and take each other's answers for their own."""
-    log = site.log(direct=True)
+    log = site.log(direct=True, session_timeout_s=QUICK["session_timeout_s"])  # the child leaves no group that it was in
     code = FORKING.format(settings=log.settings, rule=rule)
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
     assert child.stdout.split() == ["7" if rule else "8"], child.stderr
