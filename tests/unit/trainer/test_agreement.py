@@ -6,8 +6,8 @@ import time
 
 import pytest
 from smarttuner.bus.control_page import Order
-from smarttuner.core.clock import SystemClock
-from smarttuner.trainer import agreement, gate
+from smarttuner.core.clock import ManualClock, SystemClock
+from smarttuner.trainer import gate
 from smarttuner.trainer import leading as leading_module
 from smarttuner.trainer.agreement import Leader, Member
 from smarttuner.trainer.checkpoints import Parts
@@ -158,9 +158,25 @@ def refusals(ranks):
     return ranks.leader.taken_refusals()
 
 
-def test_a_rank_that_never_attached_is_named(monkeypatch, job):
-    monkeypatch.setattr(agreement, "MEETING_WAIT_S", 0.1)
+class LateClock(ManualClock):
+    """Stands still until a key is in the store, however late that is; from then on a minute passes at each look."""
+
+    def __init__(self, store, key):
+        super().__init__()
+        self._store, self._key = store, key
+
+    def monotonic(self):
+        if self._store.check([self._key]):
+            self.turn(60.0)
+        return super().monotonic()
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+
+def test_a_rank_that_never_attached_is_named():
     ranks = Job()
+    ranks.leader.clock = LateClock(ranks.store, "here/1")
     for one in ranks.all[:2]:
         one.begin()
     ranks.leader.propose(ORDERS[:1])
@@ -170,13 +186,13 @@ def test_a_rank_that_never_attached_is_named(monkeypatch, job):
         one.close()
 
 
-def test_a_rank_that_does_not_answer_voids_the_order_and_none_waits_on(monkeypatch, job):
-    monkeypatch.setattr(agreement, "VOTE_WAIT_S", 0.2)
+def test_a_rank_that_does_not_answer_voids_the_order_and_none_waits_on(job):
     ranks = job(3)
+    ranks.leader.clock = LateClock(ranks.store, "vote/0/1")
     silent = threading.Event()
     ranks.members[1]._vote = lambda *_: silent.wait(PATIENCE_S)
     ranks.leader.propose(ORDERS[:1])
-    assert refusals(ranks) == [(ORDERS[0], "failed", "not agreed: rank 2 did not answer within 0.2 s")]
+    assert refusals(ranks) == [(ORDERS[0], "failed", "not agreed: rank 2 did not answer within 5 s")]
     for one in ranks.all[:2]:
         for _ in range(100):
             assert one.gate.pass_boundary() is None
@@ -266,13 +282,16 @@ def test_a_waiting_rank_is_ended_by_the_jobs_own_signal_handler():
     def handler(*_):
         raise KeyboardInterrupt
 
+    def waits():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        one.pass_boundary()
+
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         for _ in range(gate.LEAST_AHEAD - 1):
             one.pass_boundary()
         with pytest.raises(KeyboardInterrupt):
-            one.pass_boundary()
+            waits()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert one.count == gate.LEAST_AHEAD
@@ -289,8 +308,9 @@ def test_a_gate_whose_plan_never_comes_opens_again(monkeypatch):
 
 
 def test_fast_steps_are_held_further_ahead():
-    one = Gate(SystemClock())
-    time.sleep(0.03)
+    clock = ManualClock()
+    one = Gate(clock)
+    clock.turn(0.03)
     one.count = 300
     one.sample()
     assert gate.LEAST_AHEAD + 100 < one.arm() - one.count <= gate.MOST_AHEAD
