@@ -6,6 +6,8 @@ import signal
 import pytest
 
 pytestmark = pytest.mark.timeout(600)
+OVER = 12
+"""What `decide` ends with where the run is over."""
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +29,17 @@ def rows(place, run):
 def test_a_checkpoint_that_a_kill_cut_short_is_failed_interrupted_and_never_repeated(house, until):
     first = house.job("first", "interrupted_job.py", run="cut", dies=True, group="before").reaches(5)
     until(lambda: "cut" in house.states())
-    assert house.cli("decide", "cut", "checkpoint").returncode == 0
+
+    def died():  # an order that a busy machine brings too late is expired: then another
+        assert house.cli("decide", "cut", "checkpoint").returncode in (0, OVER)
+        return first.process.poll() is not None
+
+    until(died, told=house.said)
     assert first.ended() == -signal.SIGKILL
-    until(lambda: [row["status"] for row in rows(house, "cut")] in (["refused"], ["expired"]), told=house.said)
+    until(lambda: {row["status"] for row in rows(house, "cut")} in ({"refused"}, {"expired"}), told=house.said)
     second = house.job("second", "interrupted_job.py", run="cut", dies=False, group="after").reaches(5)
-    until(lambda: [row["status"] for row in rows(house, "cut")] == ["failed"], told=lambda: house.said() + second.said())
-    (row,) = rows(house, "cut")
+    until(lambda: "failed" in [row["status"] for row in rows(house, "cut")], told=lambda: house.said() + second.said())
+    (row,) = [row for row in rows(house, "cut") if row["status"] == "failed"]
     assert row["refused_by"] == "job: interrupted"
     assert f"decision {row['id']} of attempt {row['attempt']} is answered failed: interrupted" in second.said()
     assert len(first.lines("checkpoints")) == 1
@@ -48,7 +55,7 @@ def test_a_run_that_is_over_refuses_what_is_decided_about_it(house, until):
     assert job.ended() == 0
     until(lambda: house.states().get("over", ("",))[0] == "finished")
     done = house.cli("decide", "over", "prune", "--wait", "--json")
-    assert done.returncode == 12
+    assert done.returncode == OVER
     row = json.loads(done.stdout)
     assert (row["status"], row["refused_by"]) == ("refused", "scope: the attempt is over (finished)")
 

@@ -17,6 +17,8 @@ from smarttuner.daemon.rule_book import RuleBook
 
 pytestmark = pytest.mark.timeout(600)  # of processes on a machine that others use too
 KILLS = 20
+PRUNES = 4
+"""At least so many runs are ended, however seldom the kills of a busy machine leave a daemon the time for it."""
 DESCENT, PATIENCE = 6, 8
 RULES = f"""
 early_stopping:
@@ -69,6 +71,7 @@ def test_twenty_kills_of_the_daemon_lose_nothing_and_double_nothing(place, until
     pruned = [place.job(f"pruned{i}", pause_s=0.015, descent=DESCENT, runs=True) for i in range(2)]
     promised = kill_again_and_again(place, seed=3)
     daemon = place.daemon().ready()
+    until(lambda: sum(len(job.lines("runs")) for job in pruned) >= PRUNES, told=place.said)
     for job in (steered, *pruned):
         job.tell_to_end()
     assert [job.ended() for job in (steered, *pruned)] == [0, 0, 0]
@@ -77,7 +80,7 @@ def test_twenty_kills_of_the_daemon_lose_nothing_and_double_nothing(place, until
     assert daemon.stop() == 0
 
     runs = [one for job in (steered, *pruned) for one in job.lines("runs")]
-    assert len(runs) >= 7
+    assert len(runs) >= PRUNES + 3
     for one in runs:
         place.whole(one["run"], one["logged"])
         assert one["failures"] == 0
@@ -105,7 +108,7 @@ def check_what_is_known_in_advance(rows, runs):
     last = 5 * (DESCENT + PATIENCE)
     assert {row["step"] for row in prunes} == {last}
     assert {row["run"] for row in prunes if row["status"] == "applied"} == {one["run"] for one in runs if one["pruned"]}
-    assert len(prunes) == len({row["run"] for row in prunes}) >= 4  # one that ended by itself just then has refused its own
+    assert len(prunes) == len({row["run"] for row in prunes}) >= PRUNES  # one that ended by itself just then has refused its own
     scaled = sorted(row["step"] for row in rows.values() if row["run"] == "steered" and row["policy"] == "plateau")
     evaluations = next(one["logged"] for one in runs if one["run"] == "steered") // 5
     assert scaled == [5 * n for n in range(11, evaluations + 1, 10)]  # best at 1, ten without a better one, and so on
