@@ -44,6 +44,7 @@ MAX_LEFT = 16_384
 _CLOSING_WAIT_S = 1.0
 _POSITION_WAIT_S = 0.02
 _FAR = 1 << 16
+_AT_ONCE = (False,)
 
 
 class Spool:
@@ -53,7 +54,7 @@ class Spool:
     # Over 30 attributes CPython looks each up in a dictionary; slots keep log() at one load each.
     __slots__ = (
         "__weakref__", "_acquire", "_ahead", "_buffer", "_dropped", "_head", "_left", "_limit", "_lock", "_map",
-        "_open", "_overflowed", "_release", "_reserve", "_ring", "_series", "_shape", "_shift", "_skipped",
+        "_open", "_overflowed", "_parts", "_release", "_reserve", "_ring", "_series", "_shape", "_shift", "_skipped",
         "attempt", "fd", "identity", "next_position", "not_numbers", "page", "path", "run", "size", "survives_reboot", "words",
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ class Spool:
         self._limit = 0
         self._series = SeriesNames(self._buffer, self.words)
         self._shape = NO_SHAPE
+        self._parts = NO_SHAPE[:]  # of _shape, a plain tuple: it is taken apart without an iterator
         self._left: deque[tuple[int, dict[str, float], float] | tuple[bytes, bool]] = deque()
         self._ahead = count(1)
         self._lock = threading.Lock()
@@ -117,14 +119,16 @@ class Spool:
         caller has them: whatever is made once more is cold in a training, and costs it a microsecond.
 
         The same as `_write`, spelled out for the case that a training step pays for: the names of the last call, numbers
-        throughout, room on this lap (about 0.2 µs less).
+        throughout, room on this lap. What is called is loaded first: CPython 3.11 searches the class for an attribute that is
+        loaded and called in one. And what is given to the lock is a tuple already, so that none is made.
         """
-        if not self._acquire(False):
+        acquire, release = self._acquire, self._release
+        if not acquire(*_AT_ONCE):
             return self._leave((step, dict(values), time_s))
         try:
             if names is None:
                 names, numbers = (*values,), (*values.values(),)
-            keys, pack, store, size, points, ids = self._shape
+            keys, pack, store, size, points, ids = self._parts
             head = self._head
             end = head + size
             if names == keys and end <= self._limit and not self._left:
@@ -140,7 +144,7 @@ class Spool:
         except (struct.error, TypeError, OverflowError, ValueError, AttributeError):
             taken = self._write_odd(step, values, time_s)
         finally:
-            self._release()
+            release()
         if self._left:
             self._settle()
         return taken
@@ -304,7 +308,7 @@ class Spool:
         shape = self._series.shape(keys)
         if shape is None or shape.size > self._ring // 4:
             return False
-        self._shape = shape
+        self._shape, self._parts = shape, shape[:]
         return True
 
     def _write_event(self, body: bytes, closing: bool) -> bool:

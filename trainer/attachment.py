@@ -97,20 +97,21 @@ class Attachment:
         if line is None:
             return
         try:  # every line here is paid for at every step: hence no helper where all is as usual
-            now, intake, spool = self._now(), self._intake, line.spool
+            time_of = self._now  # loaded and called in one it would be searched for in the class
+            now, intake, spool = time_of(), self._intake, line.spool
             if type(step) is not int:
                 step = self._logged + 1 if step is None else self._whole(step)
-            names, numbers = (*values,), [*values.values()]
+            names, numbers = tuple(values), tuple(values.values())
             for value in numbers:
                 if type(value) is not float:
                     values = self._numbers(line, values, step, now)
-                    names, numbers = (*values,), [*values.values()]
+                    names, numbers = tuple(values), tuple(values.values())
                     break
             self._logged = step
             if step > intake.highest:
                 if names != intake.keys:
                     values = intake.turn(values)
-                    names, numbers = intake.keys, [*values.values()]
+                    names, numbers = intake.keys, tuple(values.values())
                 intake.highest = step
             else:
                 intake.advance(values, step)
@@ -118,7 +119,7 @@ class Attachment:
                 groups = one.optimizer.param_groups
                 if not groups or groups[0].get("lr") is not one.told:
                     values = self._with_rates(line, values, step)
-                    names, numbers = (*values,), [*values.values()]
+                    names, numbers = tuple(values), tuple(values.values())
                     break
             if names and spool.log(step, values, now, names, numbers) and spool.words[WORD_ARMED] and spool.armed:
                 line.bell.ring()

@@ -35,7 +35,8 @@ class Steering:
     """The wanted learning rate of one optimizer, which the job calls `name`. `boundary` is called after each of its
     outermost steps. What the hooks read at every step has no underscore: a call would cost a step as much as the reading.
 
-    `frame` is the id of torch's wrapper around the step that goes on, 0 between steps, and `code` that wrapper's code;
+    `frame` is the hash of torch's wrapper around the step that goes on (its address, as id() would tell, which CPython audits:
+    two more calls), 0 between steps, and `code` that wrapper's code;
     `steers` says whether rates are put in place for a step; `told` is the first group's rate where the series hold it; `calm`,
     where there is one, says whether a boundary is worth the call; `guard` has served a step and may serve the next.
     """
@@ -196,11 +197,11 @@ class Steering:
             self._handles.pop().remove()
 
     def stepping(self) -> bool:
-        """Whether the step that `begin` saw is still on this thread's stack. Its frame is known by id and code only: a
+        """Whether the step that `begin` saw is still on this thread's stack. Its frame is known by hash and code only: a
         reference would keep the training's tensors alive."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            if id(frame) == self.frame and frame.f_code is self.code:
+            if hash(frame) == self.frame and frame.f_code is self.code:
                 return True
             frame = frame.f_back
         return False

@@ -9,13 +9,15 @@ from .lr import AS_IS, Guard, Steering, are_one
 
 
 class StepHooks:
-    """The steerings of this process. `known` are those of each optimizer that somebody named, by its id."""
+    """The steerings of this process. `known` are those of each optimizer that somebody named, by its id; `only` is that
+    optimizer where there is one steering: a look at it is no call, and to ask for an id is three (CPython audits it)."""
 
-    __slots__ = ("_handles", "failures", "known", "last_failure", "steerings")
+    __slots__ = ("_handles", "failures", "known", "last_failure", "only", "steerings")
 
     def __init__(self) -> None:
         self.steerings: tuple[Steering, ...] = ()
         self.known: dict[int, tuple[Steering, ...]] = {}
+        self.only: Any = None
         self.failures = 0
         self.last_failure = ""
         self._handles: list[Any] = []
@@ -49,9 +51,15 @@ class StepHooks:
         """Those of an optimizer, which may be one that nobody named: around one that was, or within it."""
         return tuple(one for one in self.steerings if are_one(optimizer, one.optimizer))
 
+    def of_known(self, optimizer: Any) -> tuple[Steering, ...]:
+        """As `of`, without asking where the optimizer is one that somebody named."""
+        steerings = self.known.get(id(optimizer))
+        return self.of(optimizer) if steerings is None else steerings
+
     def _know(self) -> None:
         """So that a step of one of many optimizers asks after no other."""
         self.known = {id(one.optimizer): self.of(one.optimizer) for one in self.steerings}
+        self.only = self.steerings[0].optimizer if len(self.steerings) == 1 else None
 
     def failed(self, error: Exception) -> None:
         """Counts: a hook of ours never reaches the training."""
@@ -65,13 +73,13 @@ HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is to
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | None:
     guard: Guard | None = None
     try:
-        frame, steerings = frame_at(1), HOOKS.known.get(id(optimizer))
-        for steering in HOOKS.of(optimizer) if steerings is None else steerings:
+        frame = frame_at(1)
+        for steering in HOOKS.steerings if optimizer is HOOKS.only else HOOKS.of_known(optimizer):
             if steering.frame:
                 if steering.stepping():  # a wrapper (Lookahead) or a subclass steps inside its own step: scaled once
                     continue
                 steering.settle()
-            steering.frame = id(frame)
+            steering.frame = hash(frame)
             if steering.code is None:
                 steering.code = frame.f_code
             if steering.steers:
@@ -82,8 +90,8 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | 
 
 
 def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    frame = id(frame_at(1))
-    for steering in HOOKS.known.get(id(optimizer), HOOKS.steerings):
+    frame = hash(frame_at(1))
+    for steering in HOOKS.steerings if optimizer is HOOKS.only else HOOKS.known.get(id(optimizer), HOOKS.steerings):
         try:
             if steering.frame == frame:  # else it is a step inside a step
                 steering.frame = 0
