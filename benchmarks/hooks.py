@@ -46,6 +46,8 @@ import torch
 
 Block = Callable[[], object]
 STEPS_OF_HOOKS, STEPS_OF_TRAINING, STEPS_OF_BLOCK, BOOTSTRAPS = 500, 10, 40, 1000
+STEP_MS = 2.0
+"""So long a training's step is meant to take."""
 SIDES = (False, True, True, False)
 
 
@@ -233,14 +235,21 @@ class Gpt(torch.nn.Module):
 
 
 class Training:
-    """Its step computes the five values whether or not somebody takes them."""
+    """Its step computes the five values whether or not somebody takes them. Of so many texts that it takes STEP_MS here."""
+
+    texts = 0
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
+        Training.texts = Training.texts or fitting()
+        self.begin(Training.texts)
+
+    def begin(self, texts: int) -> None:
+        """A new model, and as many texts of 32 bytes a step."""
         torch.manual_seed(0)
         self.model = Gpt()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        self.text = torch.randint(0, 256, (2, 33))
+        self.text = torch.randint(0, 256, (texts, 33))
         self.step = 0
 
     def block(self, log: Callable[..., object] | None, steps: int = STEPS_OF_TRAINING) -> None:
@@ -257,6 +266,19 @@ class Training:
             said = {"loss": value, "norm": norm.item(), "bits": value / 0.693, "tokens": self.step * 64.0, "epoch": self.step / 1e3}
             if log is not None:
                 log(said, step=self.step)
+
+
+def fitting() -> int:
+    """How many texts a step may have at the most and takes no longer than STEP_MS, the median of a hundred; one at the least."""
+    texts, trial = 1, Training.__new__(Training)
+    while True:
+        trial.begin(texts + 1)
+        trial.block(None, 20)
+        took = statistics.median(spent(lambda: trial.block(None, 1), 1).cpu for _ in range(100))
+        if took > STEP_MS * 1e6:
+            print(f"a step of {texts} texts of 32 bytes; of {texts + 1} it takes {took / 1e6:.2f} ms", flush=True)
+            return texts
+        texts += 1
 
 
 def training(rounds: int) -> None:
