@@ -68,10 +68,11 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
         spool.close(unlink=True)
         raise
     effects = line.control.effects
-    late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary)
+    acts = terms.mode == "act"
+    late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary, hooked=acts)
     attachment.connect(line, late, lambda: ENDINGS.remove(attachment), leading)
     ENDINGS.add(attachment)
-    for steering in line.steerings:
+    for steering in line.steerings if acts else ():  # who only observes puts nothing around the training's steps
         HOOKS.add(steering)
     try:
         if leading is not None:

@@ -1,5 +1,6 @@
 """run.steer: an optimizer or a model that was not there when attach was called, or that takes the place of another."""
 
+import sys
 import threading
 
 import pytest
@@ -175,3 +176,21 @@ def test_an_optimizer_in_a_frameworks_wrapper_is_steered_once(attach):
         job.step()
     assert job.used == [0.1, 0.05]
     assert inner.param_groups[0]["lr"] == 0.1
+
+
+def test_a_job_that_observes_has_no_hooks_around_its_steps_and_refuses_at_its_next_log(attach):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizers = [torch.optim.SGD([parameter], lr=0.1) for _ in range(2)]
+    registry = sys.modules["torch.optim.optimizer"]
+    tables = (registry._global_optimizer_pre_hooks, registry._global_optimizer_post_hooks)
+    before = [len(table) for table in tables]
+    run = attach(mode="observe", optimizer=optimizers[0])
+    order = run.host.order("prune")
+    for optimizer in optimizers:
+        run.steer(optimizer)
+        assert [len(table) for table in tables] == before
+        optimizer.step()
+    assert run.host.answers() == {}
+    run.log({"loss": 1.0}, step=7)
+    assert run.host.answers() == {order: ("refused", "the job was attached with mode=observe")}
+    assert {series for series, _, _ in run.host.read().points} == {"loss", "lr", "lr_effective"}
