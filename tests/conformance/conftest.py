@@ -43,6 +43,7 @@ class InProcess:
     drills = True  # rebalance, skip_offsets and retention can be called for
     wait_s = 20.0  # how long a read may take before it counts as missing
     idle_s = 0.3  # nothing came for so long: nothing more will come
+    commits_refused = 0  # so far
 
     def __init__(self, partitions, folder):
         self.partitions = partitions
@@ -161,6 +162,10 @@ class Kafka:
 
     def lag(self, group):
         return self.log.lag(group)
+
+    @property
+    def commits_refused(self):
+        return self.log.counters["commits_refused"]
 
     def restart(self):
         self.close()
