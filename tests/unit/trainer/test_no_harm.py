@@ -23,7 +23,8 @@ SIGNALS = {
         ("finished", None),
     ),
     "it takes a Ctrl-C and goes on": (
-        "{attach}\ntry:\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who is started in the background ignores it
+        "{attach}\ntry:\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(30); sys.exit('it was not interrupted')\n"
         "except KeyboardInterrupt: run.log({{'after': 1.0}})\n",
         0,
         ("finished", None),
