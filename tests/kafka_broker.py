@@ -322,19 +322,20 @@ def shared(folder):
 def _keep(folder):
     """A process of its own: runs a broker for as long as anybody holds a shared lock on `folder`/users."""
     broker = Broker(folder / "broker").start()
-    try:
-        making = folder / ".address"
-        making.write_text(broker.bootstrap)
-        os.rename(making, folder / "address")
-        with open(folder / "users", "a") as users:
+    making, address = folder / ".address", folder / "address"
+    with open(folder / "users", "a") as users:
+        try:
+            making.write_text(broker.bootstrap)
+            os.rename(making, address)
             while broker.process.poll() is None:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return
+                    break
                 time.sleep(0.5)
-    finally:
-        broker.kill()
-        shutil.rmtree(folder / "broker", ignore_errors=True)
+        finally:  # whoever comes now waits for the lock, and finds no address
+            broker.kill()
+            address.unlink(missing_ok=True)
+            shutil.rmtree(folder / "broker", ignore_errors=True)
 
 
 def _show(folder):

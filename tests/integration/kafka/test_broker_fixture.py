@@ -5,6 +5,7 @@ import threading
 import time
 
 import kafka
+import kafka_broker as brokers
 import pytest
 from kafka_proxy import Proxy
 
@@ -39,6 +40,29 @@ def test_the_shared_broker_takes_what_is_sent(kafka_broker, kafka_prefix):
     sender.send(topic, b"1").get(30)
     sender.close(5)
     assert values(kafka_broker.bootstrap, topic) == [b"1"]
+
+
+def listens(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_who_comes_when_the_last_user_has_gone_gets_a_broker_that_runs(kafka_broker, tmp_path):
+    for _ in range(2):
+        try:
+            address, users = brokers.shared(tmp_path)
+        except brokers.NoBroker as why:  # the session's is elsewhere
+            brokers.cannot(why)
+        with users:
+            assert listens(address)
+        deadline = time.monotonic() + 60
+        while listens(address):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_a_broker_that_is_killed_comes_back_with_its_data_on_the_same_port(make_broker):
