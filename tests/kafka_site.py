@@ -35,10 +35,11 @@ class Site:
         self.broker, self.proxy, self.prefix = broker, proxy, prefix
         self.logs = []
 
-    def log(self, direct=False, refused=False, **changes):
+    def log(self, direct=False, patient=False, refused=False, **changes):
         """A KafkaLog with quick settings, tried again until it is there unless it must be `refused`; `direct` does not go
-        through the proxy and is patient."""
-        where, settings = (self.broker.bootstrap, WHOLE) if direct else (self.proxy.bootstrap, QUICK)
+        through the proxy and is `patient`."""
+        where = self.broker.bootstrap if direct else self.proxy.bootstrap
+        settings = WHOLE if direct or patient else QUICK
 
         def made():
             return KafkaLog(KafkaSettings(where, self.prefix, **{**settings, **changes}), SystemClock())

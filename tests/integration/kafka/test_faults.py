@@ -10,8 +10,8 @@ AFTER = 60
 """So many more are acknowledged before a fault is over and before a test ends."""
 
 
-def through(site, fault, heal, lasting_s, expect_failure):
-    log = site.log()
+def through(site, fault, heal, lasting_s, expect_failure, patient=False):
+    log = site.log(patient=patient)
     reader = Reader(log)
     with streaming(log) as stream:
         stream.reach(AFTER)
@@ -45,7 +45,7 @@ def test_a_connection_that_is_cut(site):
 
 
 def test_a_connection_that_is_slow(site):
-    through(site, lambda: site.proxy.delay(0.2), lambda: None, 3.0, expect_failure=False)
+    through(site, lambda: site.proxy.delay(0.2), lambda: None, 3.0, expect_failure=False, patient=True)
 
 
 @pytest.mark.parametrize("fault", ["cut", "black_hole"])
