@@ -39,9 +39,10 @@ GREETING_S = 10.0
 STEP_S = 1.0
 MAX_LINES = 20_000
 CLOSING_S = 2.0
-REST_FROM_S, REST_SHARE, REST_MOST_S = 0.0005, 1.0, 0.01
-"""After a turn that took longer than the first (to a log behind a round trip) the edge rests as long as it took: what a
-thousand jobs say travels in a few hundred requests a second, and a word that comes alone does not wait."""
+REST_FROM_S, REST_MOST_S, REST_LOG = 0.0005, 0.01, 4.0
+"""After a turn that took longer than the first the edge rests as long as it took, but not for more than so many times what the
+log took of it: behind a round trip what a thousand jobs say travels in a few hundred requests a second; a log on the same
+host takes a word within half a millisecond, and a word that comes alone does not wait."""
 
 Welcome = Callable[[Peer, Mapping[str, Any]], Mapping[str, Any]]
 """What a job is told when it comes (mode and the like); Forbidden turns it away."""
@@ -187,7 +188,7 @@ class Edge:
         published = self._streams.turn()
         took = self._clock.monotonic() - began
         if published and took > REST_FROM_S:
-            self._stopping.wait(min(REST_SHARE * took, REST_MOST_S))
+            self._stopping.wait(min(took, REST_MOST_S, REST_LOG * self._streams.log_took_s))
 
     def _make_streams(self) -> Streams:
         self._watch.at(self._clock.monotonic(), self._scan)

@@ -69,7 +69,8 @@ class Surroundings:
 
 
 class Streams:
-    """The edge's thread calls everything here but `table`. `trouble` says why nothing can be put on the log, "" while it can."""
+    """The edge's thread calls everything here but `table`. `trouble` says why nothing can be put on the log, "" while it can;
+    `log_took_s` is how long the log took over what it was given last."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -82,6 +83,7 @@ class Streams:
         self._allowances: dict[tuple[int, str], Allowance] = {}
         self._blocked_until = 0.0
         self.trouble = ""
+        self.log_took_s = 0.0
         self._slice = 0
         self._watch.at(self._clock.monotonic(), self._look)
 
@@ -253,7 +255,9 @@ class Streams:
     def _publish(self, messages: list[Message], taken: list[Stream]) -> None:
         try:
             if messages:
+                began = self._clock.monotonic()
                 self._around.bus.publish(messages)
+                self.log_took_s = self._clock.monotonic() - began
         except Unavailable as error:
             self._counters["publish_failed"] += 1
             if not self.trouble:
