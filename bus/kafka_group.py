@@ -332,9 +332,9 @@ class GroupReader:
             self._counters["joined_anew"] += 1
             self._join_anew()
             return
-        if now - max(self._fetcher.heard_at, self._asked_at) > self._settings.quiet_s and self._ours:
+        if now - max(self._fetcher.heard_at, self._asked_at) > self._settings.quiet_s:
             self._asked_at = now
-            self._clerk.ends(self._ours)
+            self._clerk.ends(self._ours or [(self.topics[0], 0)])  # nothing is ours while we join, or stand by
 
     def _join_anew(self) -> None:
         """As a new member, with the next turn; what we had is told as taken away first."""

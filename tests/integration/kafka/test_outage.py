@@ -14,14 +14,14 @@ AWAY_S = 8.0
 """Long enough for several tries of each lane."""
 
 
-def until(see, what):
+def until(see, what, folder):
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         found = see()
         if found:
             return found
         time.sleep(0.2)
-    raise AssertionError(f"not within {PATIENCE_S:g} s: {what}")
+    raise AssertionError(f"not within {PATIENCE_S:g} s: {what}; {status(folder)}")
 
 
 def status(folder):
@@ -47,14 +47,14 @@ def test_a_daemon_that_loses_its_broker_says_so_once_and_goes_on(make_broker, ka
     with log.open("w") as file:
         daemon = subprocess.Popen(command, env=environ, stderr=file)
     try:
-        until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy")
+        until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy", folder)
         before = len(log.read_text().splitlines())
         broker.kill()
-        until(lambda: "judge" in " ".join(status(folder)["problems"]), "the outage is a problem of status")
+        until(lambda: "judge" in " ".join(status(folder)["problems"]), "the outage is a problem of status", folder)
         time.sleep(AWAY_S)
         assert "judge" in " ".join(status(folder)["problems"])
         broker.start()
-        until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy again")
+        until(lambda: (found := status(folder)) and not found["problems"], "the daemon is healthy again", folder)
     finally:
         daemon.send_signal(signal.SIGTERM)
         try:

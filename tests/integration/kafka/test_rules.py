@@ -16,6 +16,7 @@ from kafka_site import QUICK, Reader, message, number, retried
 from smarttuner.bus import kafka_clients, kafka_leaders, kafka_member, kafka_producer, kafka_publisher
 from smarttuner.core.errors import CorruptData, Unavailable, UsageError
 from smarttuner.core.ports import METRICS
+from workplace import until
 
 WITHOUT = pytest.mark.parametrize("rule", [True, False], ids=["with", "without"])
 
@@ -79,6 +80,29 @@ def test_3_a_reader_says_that_the_broker_is_away(site, rule):
     assert bool(reader.errors) == rule
     site.proxy.heal()
     reader.bus.close()
+
+
+def test_3_a_reader_that_has_no_partition_says_it_too(site):
+    """There are more members than partitions, or the broker went in the middle of a join."""
+    log = site.log(partitions=1)
+    readers = [Reader(log, topics=(METRICS,)) for _ in range(2)]
+
+    def idle():
+        for reader in readers:
+            reader.step()
+        groups = [reader.bus._groups.get("g") for reader in readers]
+        joined = all(one and one._consumer and one._consumer.group_metadata().generation_id >= 0 for one in groups)
+        without = [reader for reader, one in zip(readers, groups, strict=True) if one and not one._ours]
+        return joined and len(without) == 1 and without
+
+    (reader,) = until(idle)
+    reader.errors.clear()
+    site.proxy.black_hole()
+    until(lambda: reader.step(0.2) is None)
+    assert reader.errors[0].hint
+    site.proxy.heal()
+    for one in readers:
+        one.bus.close()
 
 
 @WITHOUT
