@@ -46,11 +46,13 @@ def plain_loop(gates, memory, keys, outside, weights):
 
 
 def loop_inputs(tokens=6, kernel=5, dtype=torch.float32):
+    """Of a size at which the loop is no chaos: with a standard deviation of 1 what one machine rounds otherwise than another
+    grows to ten times what is allowed, with 1/2 it stays below a tenth."""
     torch.manual_seed(3)
     steps, batch, size, width, keys = 9, 3, 5, 4, 7
     shapes = [(steps, batch, 4 * width), (batch, tokens, size), (batch, tokens, keys)]
     shapes += [(4 * width, size + width), (keys, width), (keys, 2 * kernel), (keys,)]
-    leaves = [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+    leaves = [torch.randn(shape, dtype=dtype).div_(2).requires_grad_() for shape in shapes]
     outside = torch.arange(tokens) >= torch.tensor([[tokens], [tokens - 2], [tokens // 3]])
     return leaves, outside
 
