@@ -1,7 +1,8 @@
 """Folds what was gathered into the windows and finds the points at which rules may speak.
 
-Series that are judged alike are folded and screened in blocks, by array operations over series and points; those that are
-alone, and those in which a point is repeated or does not advance, each by itself, with the same results.
+Series that are judged alike are folded and screened in blocks, by array operations over series and points; few single points
+one by one, and of these those that may matter in blocks; series that are alone, and those in which a point is repeated or
+does not advance, each by itself. The results are the same.
 """
 
 from __future__ import annotations
