@@ -34,7 +34,8 @@ from smarttuner.bus.doorbell import Doorbell
 from smarttuner.bus.spool import Spool
 from smarttuner.core import events
 folder, attempt, address, how = sys.argv[1:5]
-spool = Spool.create(folder, "job", attempt, address, ring_bytes=256 << 10)
+room = 4 << 20 if how == "forever" else 256 << 10  # an edge that stops and one that comes may leave it alone for seconds
+spool = Spool.create(folder, "job", attempt, address, ring_bytes=room)
 bell = Doorbell.connect(address, spool, {"sdk": "test"}) if how != "alone" else None
 print(json.dumps(bell.welcome if bell else None), flush=True)
 taken = 0

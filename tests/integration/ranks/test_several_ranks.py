@@ -11,6 +11,8 @@ from training_faults import FAULTS, FROM_THE_START
 
 JOB = pathlib.Path(__file__).with_name("rank_job.py")
 PATIENCE_S = 120
+MOST_STEPS = 20_000
+"""So many steps of a few microseconds a job takes that nobody ends (rank_job.py)."""
 
 
 WAYS = ("steered", "identical", "under-faults", "sharded", "framework", "dies-before-vote", "dies-after-vote")
@@ -130,4 +132,4 @@ def test_a_restart_names_its_parent_and_a_prune_ends_the_job_for_good(tmp_path, 
     assert (first["parent"], second["parent"]) == (None, first["attempt"])
     assert second["acks"] == {}
     assert second["stop"] == lives["life-1-1"]["stop"] == "decision prune ended this run before its restart"
-    assert second["steps"] == lives["life-1-1"]["steps"] < 1000
+    assert second["steps"] == lives["life-1-1"]["steps"] < MOST_STEPS
