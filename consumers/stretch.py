@@ -14,8 +14,6 @@ from ..core.window import Ints
 
 Key = tuple[str, str, str]
 """(attempt, series, source)"""
-
-
 _Chunk = tuple[Sequence[int], Series, float, int]
 """Positions, points, when it was appended, as which record."""
 FEW_LONE = 48

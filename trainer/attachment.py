@@ -82,7 +82,7 @@ class Attachment:
     def connect(self, line: Line | None, late: Late, on_end: Callable[[], None], ranks: Ranks | None = None) -> None:
         """Gives the attachment its line (rank 0 has it) and its place among the ranks; `on_end` is called once it has ended."""
         self._line, self._late, self._ranks, self._on_end = line, late, ranks, on_end
-        self._at_log = line is not None and (self.mode != "act" or not line.steerings)
+        self._at_log = line is not None and not line.steerings
         if line is not None:
             line.control.calm.steps, self._calm = self._calm.steps, line.control.calm
         self._share_calm()
@@ -91,8 +91,7 @@ class Attachment:
         """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
 
         Waits for nothing, but where the best weights are kept: the monitored series is read at once and a new best
-        copies the weights before this returns. Where attach was given no optimizer, or may change nothing (mode="observe"),
-        this is also a step boundary.
+        copies the weights before this returns. Where attach was given no optimizer this is also a step boundary.
         """
         line = self._line
         if line is None:
@@ -149,7 +148,7 @@ class Attachment:
         try:
             if self._late is not None:
                 self._late.give(optimizer=optimizer, model=model, scheduler=scheduler, scaler=scaler)
-                self._at_log = self._at_log and (self.mode != "act" or self._line is None or not self._line.steerings)
+                self._at_log = self._at_log and (self._line is None or not self._line.steerings)
                 self._share_calm()
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)

@@ -17,11 +17,11 @@ LONGEST_NAME = 64
 
 
 class Late:
-    """Puts it where attach would have put it: into each of `parts`, into the effects, and where they are `hooked`
-    behind torch's hooks: `boundary` is then called after the steps of the optimizers."""
+    """Puts it where attach would have put it: into each of `parts`, into the effects, behind torch's hooks. `boundary` is
+    called after the steps of the optimizers."""
 
-    def __init__(self, effects: Effects, parts: Sequence[Parts], boundary: Callable[[], None], hooked: bool = True) -> None:
-        self._effects, self._hooked = effects, hooked
+    def __init__(self, effects: Effects, parts: Sequence[Parts], boundary: Callable[[], None]) -> None:
+        self._effects = effects
         self._parts = parts
         self._boundary = boundary
 
@@ -35,7 +35,7 @@ class Late:
             for one in self._effects.steerings:
                 HOOKS.remove(one)
             self._effects.steer(steerings)
-            for one in steerings if self._hooked else ():
+            for one in steerings:
                 HOOKS.add(one)
         if given["model"] is not None:
             self._effects.keep_best.take(None if sharded(given["model"]) else given["model"])

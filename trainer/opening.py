@@ -68,11 +68,10 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
         spool.close(unlink=True)
         raise
     effects = line.control.effects
-    acts = terms.mode == "act"
-    late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary, hooked=acts)
+    late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary)
     attachment.connect(line, late, lambda: ENDINGS.remove(attachment), leading)
     ENDINGS.add(attachment)
-    for steering in line.steerings if acts else ():  # who only observes puts nothing around the training's steps
+    for steering in line.steerings:
         HOOKS.add(steering)
     try:
         if leading is not None:

@@ -47,6 +47,47 @@ class Behind:
         return worse.any(axis=0) & (((peers.last + 1).sum(axis=0) % 3 > 0) | fell)
 
 
+class OfOnesOwn:
+    """A measure that only folds columns."""
+
+    key = "own()"
+
+    def __init__(self):
+        self.seen = 0
+
+    def fold(self, steps, values):
+        seen = np.arange(self.seen + 1, self.seen + 1 + len(values))
+        self.seen = int(seen[-1])
+        return {"seen": seen}
+
+    def new_segment(self):
+        self.seen = 0
+
+    def dump(self):
+        return {"seen": self.seen}
+
+    def load(self, state):
+        self.seen = state["seen"]
+
+
+@dataclass(frozen=True)
+class Own:
+    """Speaks at each fifth evaluation."""
+
+    name = "own"
+    version = 1
+
+    def measures(self, subject):
+        return [OfOnesOwn()]
+
+    def screen(self, columns):
+        return columns.figures["own()"]["seen"] % 5 == 0
+
+    def judge(self, seen):
+        due = seen.figures["own()"]["seen"] % 5 == 0
+        return seen.decide((self.name, 1), "checkpoint", "a fifth") if due else None
+
+
 RULES = [
     *early_stop_controller.rules({}, "act"),
     Rule(REGISTRY.make("extrapolation", doublings=0.5, after=3), "acc", "observe"),
@@ -54,6 +95,7 @@ RULES = [
     Rule(REGISTRY.make("plateau", factor=0.5, patience=2, cooldown=1), None, "act"),
     Rule(composite("mine", "patience(patience=2) & ~median(peers=1, after=2)"), None, "act"),
     Rule(Behind(), None, "observe"),
+    Rule(Own(), "acc", "observe"),
 ]
 
 
