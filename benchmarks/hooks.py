@@ -124,11 +124,11 @@ def attached(optimizer: Any, override: bool, data: Path | None = None, mode: str
 
 
 def toggler(run: Any) -> Callable[[bool], None]:
-    """Puts the attachment's hooks into torch and takes them out; who only observes has none."""
+    """Puts the attachment's hooks into torch and takes them out."""
     from smarttuner.trainer.step_hooks import HOOKS
 
     def toggle(on: bool) -> None:
-        for steering in run._line.steerings if run.mode == "act" else ():
+        for steering in run._line.steerings:
             if on and steering not in HOOKS.steerings:
                 HOOKS.add(steering)
             elif not on:
@@ -360,10 +360,9 @@ def inside(rounds: int) -> None:
         with attached(job.optimizer, override, None, mode) as run:
             times, rest = timed_blocks(job, run, rounds)
         each = [shown(interval([1e-3 * one for one in parts]), digits=2) for parts in zip(*times, strict=True)]
-        hooks = f"before {each[1]}  after {each[2]}" if len(each) > 1 else "no hooks"
         share = [100 * sum(parts) / step for parts, step in zip(times, rest, strict=True)]
         print(
-            f"{name:18} log {each[0]}  {hooks}; all of it {shown(interval(share), digits=3)} % of the "
+            f"{name:18} log {each[0]}  before {each[1]}  after {each[2]}; all of it {shown(interval(share), digits=3)} % of the "
             f"step ({statistics.median(rest) / 1e6:.2f} ms, least {min(rest) / 1e6:.2f}); least together "
             f"{min(map(sum, times)) / 1e3:.2f} us",
             flush=True,
@@ -371,15 +370,14 @@ def inside(rounds: int) -> None:
 
 
 def timed_blocks(job: Training, run: Any, rounds: int) -> tuple[list[list[float]], list[float]]:
-    """Of each block: nanoseconds of the median log() and, if there are any, of the hook before and the one behind; and of a step
-    without them."""
+    """Of each block: nanoseconds of the median log(), hook before and hook behind; and of a step without them."""
     import torch.optim.optimizer as registry
 
     hooked = []
     for table in (registry._global_optimizer_pre_hooks, registry._global_optimizer_post_hooks):
-        for key, function in list(table.items()):
-            table[key] = Timed(function)
-            hooked.append(table[key])
+        ((key, function),) = table.items()
+        table[key] = Timed(function)
+        hooked.append(table[key])
     timers, times, rest = [Timed(run.log), *hooked], [], []
     for number in range(rounds + 2):
         steps = [spent(lambda: job.block(timers[0], 1), 1).cpu for _ in range(STEPS_OF_BLOCK)]
