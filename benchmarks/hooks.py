@@ -241,7 +241,7 @@ class Training:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        Training.texts = Training.texts or fitting()
+        Training.texts = fitting()
         self.begin(Training.texts)
 
     def begin(self, texts: int) -> None:
@@ -270,6 +270,8 @@ class Training:
 
 def fitting() -> int:
     """How many texts a step may have at the most and takes no longer than STEP_MS, the median of a hundred; one at the least."""
+    if Training.texts:
+        return Training.texts
     texts, trial = 1, Training.__new__(Training)
     while True:
         trial.begin(texts + 1)
@@ -391,10 +393,12 @@ def timed_blocks(job: Training, run: Any, rounds: int) -> tuple[list[list[float]
 def processes(rounds: int) -> None:
     """Whole processes, one after the other: without, attached, attached, without."""
     fours_of: list[list[list[float]]] = []
+    texts = fitting()
     for _ in range(rounds):
         four = []
         for on in SIDES:
-            done = subprocess.run([sys.executable, __file__, "job", *(["on"] if on else [])], stdout=subprocess.PIPE, check=True)
+            command = [sys.executable, __file__, "job", *(["on"] if on else []), "--texts", str(texts)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             four.append(json.loads(done.stdout.splitlines()[-1]))
         fours_of.append(four)
     print("whole processes, act without a decision, no daemon: what the attached step takes more")
@@ -422,8 +426,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[[], *WAYS, "job", "on"])
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--texts", type=int, default=0, help="of a training's step; else as many as fit into 2 ms")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    Training.texts = given.texts
     if "job" in given.what:
         job("on" in given.what)
         return
