@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 export UV_HTTP_TIMEOUT ?= 180
 FIND_LINKS := $(foreach d,$(PIP_FIND_LINKS),$(if $(wildcard $(d)/*.whl),--find-links $(d)))
-SUM := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+SUM := $(shell cat pyproject.toml constraints.txt setup.py bus/*.[ch] trainer/*.[ch] | cksum | cut -d' ' -f1)
 $(if $(shell test -x $(PY) && echo y),,$(shell rm -rf $(VENV)))
 
 setup: $(VENV)/.dev-$(SUM)

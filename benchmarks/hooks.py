@@ -159,7 +159,8 @@ def hooks(rounds: int) -> None:
         for boundary in (False, True):
             with attached(optimizers if count > 1 else optimizers[0], override) as run:
                 for steering in run._line.steerings:
-                    steering.boundary = steering.boundary if boundary else None
+                    if not boundary:
+                        steering.boundary = steering.calm = None
                 found = fours(stepping(optimizers), stepping(optimizers), toggler(run), rounds, STEPS_OF_HOOKS)
             what = f"{name}, {'with boundary' if boundary else 'the pair alone'}"
             cpu, wall = found["cpu"], found["wall"]

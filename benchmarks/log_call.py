@@ -1,5 +1,5 @@
-"""What a call of `log` with five Python floats costs a training loop, beside a bare struct.pack_into into the same ring, and
-beside TensorBoard and Trackio, in one run.
+"""What a call of `run.log` with five Python floats costs a training loop, and of the spool's own `log`, which serves what is not
+compiled, beside a bare struct.pack_into into the same ring, and beside TensorBoard and Trackio, in one run.
 
 .venv/bin/python benchmarks/log_call.py [calls a round, default 20000] [rounds, default 15]
 
@@ -19,9 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
+from typing import Any
 
+import smarttuner
 from smarttuner.bus.spool import Spool
 from smarttuner.bus.spool_layout import RING_OFFSET
+from smarttuner.trainer.calm import hooks
 
 READER = """
 import sys, time
@@ -77,6 +81,17 @@ def spool_round(spool: Spool) -> Round:
     return run
 
 
+def attached_round(run: Any) -> Round:
+    steps = count()
+
+    def all_of(calls: int) -> None:
+        log = run.log
+        for _, step in zip(range(calls), steps, strict=False):
+            log(VALUES, step)
+
+    return all_of
+
+
 def tensorboard_round(folder: str) -> Round:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -110,21 +125,22 @@ def mean_ns(run: Round, calls: int) -> tuple[float, float]:
     return (time.perf_counter_ns() - wall) / calls, (time.process_time_ns() - cpu) / calls
 
 
-def quantiles_us(spool: Spool, calls: int) -> list[float]:
+def quantiles_us(run: Any, calls: int) -> list[float]:
     """p50, p99, p99.9 and the worst of single calls, in microseconds; the clock's own cost is in them."""
-    clock, log, found = time.perf_counter_ns, spool.log, []
-    for step in range(calls):
+    clock, log, found, first = time.perf_counter_ns, run.log, [], run._where() + 1
+    for step in range(first, first + calls):
         before = clock()
-        log(step, VALUES, 1.7e9)
+        log(VALUES, step)
         found.append(clock() - before)
     found.sort()
     return [found[min(len(found) - 1, int(len(found) * q))] / 1000 for q in (0.5, 0.99, 0.999, 1.0)]
 
 
-def variants(folder: str, spool: Spool, scratch: Spool) -> dict[str, tuple[Round, int]]:
+def variants(folder: str, run: Any, spool: Spool, scratch: Spool) -> dict[str, tuple[Round, int]]:
     """Name: (round, by how much fewer calls it makes, being slower)."""
     floor = Floor(scratch, 4 << 20)
     found: dict[str, tuple[Round, int]] = {
+        "run.log, 5 floats": (attached_round(run), 1),
         "Spool.log, 5 floats": (spool_round(spool), 1),
         "floor: bare struct.pack_into": (floor.bare, 1),
         "log without lock, CRC, checks": (floor.call, 1),
@@ -140,9 +156,13 @@ def variants(folder: str, spool: Spool, scratch: Spool) -> dict[str, tuple[Round
 def main(calls: int = 20_000, rounds: int = 15) -> None:
     folder = tempfile.mkdtemp(prefix="log-call-")
     spool, scratch = (Spool.create(folder, "benchmark", name, folder) for name in ("measured", "scratch"))
-    reader = subprocess.Popen([sys.executable, "-c", READER, str(spool.fd)], pass_fds=[spool.fd])
+    os.environ["XDG_STATE_HOME"] = folder
+    attached = smarttuner.attach("benchmark", data_dir=folder, mode="observe")
+    fds = [spool.fd, attached._line.spool.fd]  # type: ignore[union-attr]  # it is attached
+    readers = [subprocess.Popen([sys.executable, "-c", READER, str(fd)], pass_fds=[fd]) for fd in fds]
+    print(f"run.log is {'compiled' if hooks else 'Python'}")
     try:
-        runs = variants(folder, spool, scratch)
+        runs = variants(folder, attached, spool, scratch)
         wall: dict[str, list[float]] = {name: [] for name in runs}
         cpu: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(rounds):
@@ -151,19 +171,22 @@ def main(calls: int = 20_000, rounds: int = 15) -> None:
                 wall[name].append(taken)
                 cpu[name].append(used)
                 time.sleep(0.05)  # the reader catches up
-        floor, log = cpu["floor: bare struct.pack_into"], cpu["Spool.log, 5 floats"]
+        floor, log = cpu["floor: bare struct.pack_into"], cpu["run.log, 5 floats"]
         print(f"{'':32}{'ns a call':>10}{'best':>8}{'CPU ns':>9}{'x floor':>9}{'x log':>9}")
         for name, taken in wall.items():
             times = statistics.median(a / b for a, b in zip(cpu[name], floor, strict=True))
             of_log = statistics.median(a / b for a, b in zip(cpu[name], log, strict=True))
             middle, used = statistics.median(taken), statistics.median(cpu[name])
             print(f"{name:32}{middle:10.0f}{min(taken):8.0f}{used:9.0f}{times:9.2f}{of_log:9.2f}")
-        p50, p99, p999, worst = quantiles_us(spool, calls * 5)
-        print(f"single calls of Spool.log: p50 {p50:.1f} µs, p99 {p99:.1f} µs, p99.9 {p999:.1f} µs, worst {worst:.0f} µs")
-        print(f"dropped: {spool.dropped} of {spool.next_position} points")
+        p50, p99, p999, worst = quantiles_us(attached, calls * 5)
+        print(f"single calls of run.log: p50 {p50:.1f} µs, p99 {p99:.1f} µs, p99.9 {p999:.1f} µs, worst {worst:.0f} µs")
+        ours = attached._line.spool  # type: ignore[union-attr]  # as above
+        print(f"dropped: {spool.dropped} of {spool.next_position}, and {ours.dropped} of {ours.next_position} points")
     finally:
-        reader.kill()
-        reader.wait()
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+        attached.finish()
         scratch.close(unlink=True)
         spool.close(unlink=True)
 

@@ -1,12 +1,11 @@
 """The job's line to its host's daemon: it hands the spool over, and rings when the daemon sleeps.
 
-The bell is sent through ctypes.PyDLL, which keeps the GIL: `socket.send` gives it up, and a busy thread beside the training
-loop then holds it for milliseconds (5.2 ms p50 instead of 0.056 ms).
+The bell is sent without giving up the GIL, which `socket.send` does: a busy thread beside the training loop then holds it for
+milliseconds (5.2 ms p50 instead of 0.056 ms).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 from ..core.clock import Clock, SystemClock
 from ..core.errors import Unavailable
 from . import daemon_socket
+from .ring import send_byte
 from .spool import Spool
 
 CHECK_INTERVAL_S = 1.0
@@ -42,8 +42,6 @@ class Doorbell:
         self._fd = -1
         self._next_check = 0.0
         self._open = True
-        self._send = ctypes.PyDLL(None).send
-        self._send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
         _forget_in_children(self)
 
     @classmethod
@@ -85,7 +83,7 @@ class Doorbell:
     def ring(self) -> None:
         """The byte, for who has seen that the spool is armed."""
         if self._fd >= 0:
-            self._send(self._fd, b"\1", 1, _FLAGS)
+            send_byte(self._fd)
 
     def check(self) -> None:
         """Notices a dead daemon and hands the same descriptors to the next one. Does nothing more often than once a

@@ -18,6 +18,7 @@ from typing import Any
 from zlib import crc32
 
 from .control_page import ControlPage, Order
+from .ring import Ring
 from .series_names import NO_SHAPE, SeriesNames
 from .spool_file import create_file
 from .spool_layout import (
@@ -47,15 +48,15 @@ _FAR = 1 << 16
 _AT_ONCE = (False,)
 
 
-class Spool:
+class Spool(Ring):
     """The job's side of one attempt's spool. Nothing here waits or raises for what it is given. `words` of the header and
     `page`, the control page, are for who looks at one word of them at every step of a training, without a call."""
 
     # Over 30 attributes CPython looks each up in a dictionary; slots keep log() at one load each.
     __slots__ = (
-        "__weakref__", "_acquire", "_ahead", "_buffer", "_dropped", "_head", "_left", "_limit", "_lock", "_map",
-        "_open", "_overflowed", "_parts", "_release", "_reserve", "_ring", "_series", "_shape", "_shift", "_skipped",
-        "attempt", "fd", "identity", "next_position", "not_numbers", "page", "path", "run", "size", "survives_reboot", "words",
+        "__weakref__", "_acquire", "_ahead", "_buffer", "_dropped", "_left", "_lock", "_mapped", "_overflowed", "_release",
+        "_reserve", "_ring", "_series", "_shape", "_skipped", "attempt", "fd", "identity", "not_numbers", "page", "path", "run",
+        "size", "survives_reboot", "words",
     )  # fmt: skip
 
     def __init__(self, fd: int, path: str, identity: Identity, ring_bytes: int, survives_reboot: bool) -> None:
@@ -67,8 +68,8 @@ class Spool:
         self.not_numbers = 0
         self._dropped = self._overflowed = self._skipped = 0
         self._ring, self._reserve = ring_bytes, reserve_of(ring_bytes)
-        self._map = mmap.mmap(fd, self.size)
-        self._buffer = memoryview(self._map)
+        self._mapped = mmap.mmap(fd, self.size)
+        self._buffer = memoryview(self._mapped)
         self.words = self._buffer[:CONTROL_OFFSET].cast("Q")
         self.page = ControlPage(self._buffer[CONTROL_OFFSET : CONTROL_OFFSET + CONTROL_BYTES])
         self._head = 0
@@ -77,12 +78,14 @@ class Spool:
         self._series = SeriesNames(self._buffer, self.words)
         self._shape = NO_SHAPE
         self._parts = NO_SHAPE[:]  # of _shape, a plain tuple: it is taken apart without an iterator
+        self._busy = self._owing = False
         self._left: deque[tuple[int, dict[str, float], float] | tuple[bytes, bool]] = deque()
         self._ahead = count(1)
         self._lock = threading.Lock()
         self._acquire: Callable[[bool], bool] = self._lock.acquire
         self._release = self._lock.release
         self._open = True
+        self._map(self._buffer, 8 * WORD_HEAD, 8 * WORD_ARMED, CONTROL_OFFSET, RING_OFFSET)
         _forget_in_children(self)
 
     @classmethod
@@ -126,6 +129,7 @@ class Spool:
         if not acquire(*_AT_ONCE):
             return self._leave((step, dict(values), time_s))
         try:
+            self._busy = True
             if names is None:
                 names, numbers = (*values,), (*values.values(),)
             keys, pack, store, size, points, ids = self._parts
@@ -144,6 +148,7 @@ class Spool:
         except (struct.error, TypeError, OverflowError, ValueError, AttributeError):
             taken = self._write_odd(step, values, time_s)
         finally:
+            self._busy = False
             release()
         if self._left:
             self._settle()
@@ -155,9 +160,11 @@ class Spool:
         if not self._acquire(False):
             return self._leave((body, closing))
         try:
+            self._busy = True
             self._empty()
             taken = self._write_event(body, closing)
         finally:
+            self._busy = False
             self._release()
         if self._left:
             self._settle()
@@ -167,14 +174,22 @@ class Spool:
         """Reserves one position, for an event's `seq`."""
         if self._lock.acquire(timeout=_POSITION_WAIT_S):
             try:
+                self._busy = True
                 self.next_position += 1
                 return self.next_position - 1
             finally:
+                self._busy = False
                 self._lock.release()
         # A signal handler that interrupted the holder: far enough ahead that what the holder is writing cannot reach it.
         position = self.next_position + _FAR * next(self._ahead)
+        self._owing = True
         self._left.append((b"", False))
         return position
+
+    @property
+    def names(self) -> tuple[Any, ...]:
+        """Those of the last record of points."""
+        return self._shape.keys
 
     @property
     def dropped(self) -> int:
@@ -217,10 +232,11 @@ class Spool:
         if held:
             self._lock.release()
         self._forget()
+        self._unmap()
         self.page.release()
         self.words.release()
         self._buffer.release()
-        self._map.close()
+        self._mapped.close()
         os.close(self.fd)
         if unlink:
             try:
@@ -241,6 +257,7 @@ class Spool:
         if len(self._left) >= MAX_LEFT:
             self._overflowed += len(entry[1]) if len(entry) == 3 else 1
             return False
+        self._owing = True
         self._left.append(entry)
         self._settle()
         return True
@@ -249,12 +266,15 @@ class Spool:
         """Writes what was left after the last holder looked."""
         while self._left and self._acquire(False):
             try:
+                self._busy = True
                 self._empty()
             finally:
+                self._busy = False
                 self._release()
 
     def _empty(self) -> None:
         """Writes what others left; the lock is held."""
+        self._owing = False
         while self._left:
             entry = self._left.popleft()
             if len(entry) == 3:

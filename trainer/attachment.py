@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from ..bus.doorbell import Doorbell
-from ..bus.spool import Spool
 from ..bus.spool_layout import WORD_ARMED
 from ..core.clock import Clock, SystemClock
 from ..core.events import RunEvent, encode
-from .calm import Calm
-from .control import Control
-from .journal import Journal
-from .keep_best import KeepBest
-from .lr import Steering, series_of
+from .calm import Calm, hooks
+from .line import Line, Ranks
+from .lr import series_of
 from .step_hooks import HOOKS
-from .values import LOWEST, Intake, step_of
+from .usual import ORDERED, WANTED, expect
+from .values import BEYOND, LOWEST, Intake, step_of
 from .voice import Voice
 
 if TYPE_CHECKING:
-    from .direct import Direct
     from .late import Late
 
 LOOK_INTERVAL_S = 1.0
 MOST_WARNINGS = 8
 _POLL_S = 0.005
-
-
-@dataclass(slots=True)
-class Line:
-    """The attempt's way out of the process."""
-
-    spool: Spool
-    journal: Journal | None
-    bell: Doorbell | Direct
-    control: Control
-    keep_best: KeepBest
-    steerings: list[Steering] = field(default_factory=list)
-
-
-class Ranks(Protocol):
-    """This rank among the others of its job. `boundary` comes after each step, `tend` about once a second."""
-
-    def boundary(self, step: int) -> None: ...
-    def tend(self, step: int) -> None: ...
-    def close(self) -> None: ...
-    def forget(self) -> None: ...
 
 
 class Attachment:
@@ -72,9 +46,9 @@ class Attachment:
         self._logged = first_step - 1
         self._calm = Calm()
         self._calm.steps = first_step - 1
+        self._usual: Callable[..., int] | None = None
         self._rates: Any = None
         self._rates_step = first_step - 1
-        self._looked = 0.0
         self._at_log = False
         self._by_hand = False
         self._on_end: Callable[[], None] | None = None
@@ -85,9 +59,12 @@ class Attachment:
         self._at_log = line is not None and not line.steerings
         if line is not None:
             line.control.calm.steps, self._calm = self._calm.steps, line.control.calm
+            if hooks is not None:
+                self._calm.keep_time(None if type(self._clock) is SystemClock else self._now, LOOK_INTERVAL_S)
+                self._usual = self._calm.log
         self._share_calm()
 
-    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:  # noqa: C901  # see the comment on its body
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Values of this step: floats, ints, 0-d tensors, numpy scalars. `step` counts calls where it is left out.
 
         Waits for nothing, but where the best weights are kept: the monitored series is read at once and a new best
@@ -96,10 +73,21 @@ class Attachment:
         line = self._line
         if line is None:
             return
+        usual = self._usual
+        if usual is not None and (taken := usual(values, step)):  # never raises
+            if taken > 1:
+                self._heed(line, taken)
+            return
+        self._log(line, values, step)
+
+    def _log(self, line: Line, values: Mapping[str, Any], step: int | None) -> None:  # noqa: C901  # see the comment on its body
+        """Whatever is given, as far as it can be taken."""
         try:  # every line here is paid for at every step: hence no helper where all is as usual
+            given = values
+            self._unusual()
             time_of = self._now  # loaded and called in one it would be searched for in the class
             now, intake, spool = time_of(), self._intake, line.spool
-            if type(step) is not int:
+            if type(step) is not int or not LOWEST < step < BEYOND:
                 step = self._logged + 1 if step is None else self._whole(step)
             names, numbers = tuple(values), tuple(values.values())
             for value in numbers:
@@ -125,12 +113,14 @@ class Attachment:
                 line.bell.ring()
             if line.keep_best.series:
                 line.keep_best.offer(step, values)
-            if not 0.0 <= now - self._looked < LOOK_INTERVAL_S:
+            if not 0.0 <= now - self._calm.looked < LOOK_INTERVAL_S:
                 self._tend(now)
             calm = self._calm
             if self._at_log and calm.page[0] != calm.expected:
-                line.control.look(self._where)
+                self._look(line)
             calm.fresh = True
+            if self._usual is not None and step == intake.highest:
+                expect(line, given, intake.keys, step, self._at_log)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -138,6 +128,7 @@ class Attachment:
         """A step boundary, for a loop that neither has an optimizer nor logs at every step."""
         try:
             calm = self._calm
+            self._catch_up()
             calm.steps = calm.steps + 1 if step is None else self._whole(step)
             self.boundary(named=True)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
@@ -147,6 +138,7 @@ class Attachment:
         """What was not there when attach was called, or takes the place of what was; as the arguments of attach are."""
         try:
             if self._late is not None:
+                self._unusual()
                 self._late.give(optimizer=optimizer, model=model, scheduler=scheduler, scaler=scaler)
                 self._at_log = self._at_log and (self._line is None or not self._line.steerings)
                 self._share_calm()
@@ -227,12 +219,12 @@ class Attachment:
             calm.steps += 1
         if calm.fresh:
             calm.fresh = False
-        elif not 0.0 <= (now := self._now()) - self._looked < LOOK_INTERVAL_S:
+        elif not 0.0 <= (now := self._now()) - self._calm.looked < LOOK_INTERVAL_S:
             self._tend(now)
         if self._ranks is not None:
             self._ranks.boundary(self._where())
         if line is not None and calm.page[0] != calm.expected:
-            line.control.look(self._where)
+            self._look(line)
 
     def step_by_hand(self) -> None:
         """From here on only `step` is a boundary: for a framework in which a step is more than the optimizer's."""
@@ -260,6 +252,7 @@ class Attachment:
 
     def told_restored(self, step: int, details: dict[str, Any]) -> None:
         """Weights of `step` were put back."""
+        self._unusual()
         self._intake.go_back()
         self._rates_step = LOWEST
         if self._line is not None:
@@ -270,13 +263,46 @@ class Attachment:
         """Changes with everything that is logged."""
         return self._line.spool.next_position if self._line is not None else -1
 
+    def _catch_up(self) -> None:
+        """Takes over what was logged the usual way."""
+        taken = None if self._usual is None else self._calm.taken()
+        if taken is not None and self._line is not None:
+            self._logged = self._intake.highest = taken[0]
+            if taken[1] is not None:
+                self._rates, self._rates_step = [(taken[1], self._rates[0][1])], taken[0]
+
+    def _unusual(self) -> None:
+        """The next call of log() goes the long way."""
+        if self._usual is not None:
+            self._catch_up()
+            self._calm.off()
+
+    def _heed(self, line: Line, taken: int) -> None:
+        """What a call that was taken the usual way asks for beyond it."""
+        try:
+            if taken & WANTED:
+                line.bell.ring_if_armed()
+            if taken & ORDERED:
+                self._look(line)
+        except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
+            self._trouble(error)
+
+    def _look(self, line: Line) -> None:
+        """At the control page. What was decided may be about what log() is to do."""
+        try:
+            line.control.look(self._where)
+        finally:
+            self._unusual()
+
     def _where(self) -> int:
         """The job is where it last logged; one that never logs, or names its boundaries, is where its steps are counted."""
+        self._catch_up()
         return max(0, self._calm.steps if self._by_hand or self._intake.highest == LOWEST else self._logged)
 
     def _tend(self, now: float) -> None:
         """About once a second: values that arrived from a device, a daemon that died or came."""
-        self._looked = now
+        self._calm.looked = now
+        self._catch_up()
         line = self._line
         if line is None:
             return
@@ -329,7 +355,7 @@ class Attachment:
     def _whole(self, step: Any) -> int:
         whole = step_of(step)
         if whole is None:
-            self._voice.once(" step", f"step={step!r} is no whole number: calls are counted instead")
+            self._voice.once(" step", f"step={step!r} is no whole number of 64 bits: calls are counted instead")
             return self._logged + 1
         return whole
 

@@ -82,7 +82,7 @@ class Control:
         self._voice = voice
         self._on_decision = on_decision
         self._peers = peers
-        self.calm = Calm(spool.page.words)
+        self.calm = Calm(spool.page.words, spool)
         self._seen = 0
         self._thread = threading.get_ident()
         self._busy = False

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 from weakref import ref
 
 from ..core.intent import LrIntent, Rate
-from .calm import Calm
+from .calm import Stepping
 from .rates import NUMBERS, Placed, is_rate, sets_its_own, wanted
 
 AS_IS = LrIntent()
@@ -31,7 +31,7 @@ class Guard(dict[str, Any]):
     __slots__ = ("__weakref__",)
 
 
-class Steering:
+class Steering(Stepping):
     """The wanted learning rate of one optimizer, which the job calls `name`. `boundary` is called after each of its
     outermost steps. What the hooks read at every step has no underscore: a call would cost a step as much as the reading.
 
@@ -42,27 +42,26 @@ class Steering:
     """
 
     __slots__ = (
-        "_failed", "_guarded", "_handles", "_plan", "_rates", "boundary", "calm", "code", "displaced", "frame", "guard",
-        "intent", "min_lr", "name", "optimizer", "overwritten", "placed", "steers", "told",
+        "_failed", "_guarded", "_handles", "_rates", "displaced", "intent", "name",
     )  # fmt: skip
 
     def __init__(self, optimizer: Any, boundary: Callable[[], None] | None = None, name: str = "0") -> None:
         self.optimizer = optimizer
         self.name = name
         self.boundary = boundary
-        self.calm: Calm | None = None
+        self.calm = None
         self.intent = AS_IS
         self.displaced = False
         self.overwritten = 0
         self.min_lr = 0.0
         self.steers = False
-        self.told: Any = UNTOLD
+        self.told = UNTOLD
         self._rates: list[Rate] = []
-        self._plan: list[tuple[float, float | None] | None] = []
-        self.guard: Guard | None = None
+        self._plan = []
+        self.guard = None
         self._guarded: ref[Guard] | None = None
         self.frame = 0
-        self.code: CodeType | None = None
+        self.code = None
         self.placed = Placed()
         self._handles: list[Any] = []
         self._failed: Callable[[Exception], None] = _unheard
@@ -130,7 +129,8 @@ class Steering:
     def place(self, optimizer: Any, kwargs: dict[str, Any]) -> Guard:
         """Puts the wanted rates in place for a step of `optimizer`, which has the groups of this one. Returns what the step is
         to get in place of `kwargs`."""
-        guard, self.guard = self.guard, None
+        guard: Guard | None = self.guard
+        self.guard = None
         if guard is None or kwargs:
             guard = Guard(kwargs)
             self._guarded = ref(guard, self._lost)

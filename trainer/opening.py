@@ -21,7 +21,7 @@ from ..core.errors import SmartTunerError, Unavailable
 from ..core.events import RunEvent, Started, encode
 from ..core.intent import LrIntent
 from .abilities import sharded
-from .attachment import Attachment, Line, described
+from .attachment import Attachment, described
 from .checkpoints import Checkpoints, Parts
 from .control import Control
 from .cycle import steerings_of
@@ -34,6 +34,7 @@ from .journal import Journal, close_owed, last_attempt, last_intent, pruned_befo
 from .keep_best import KeepBest
 from .late import Late, group_names
 from .leading import Leading
+from .line import Line
 from .step_hooks import HOOKS
 from .terms import Terms
 from .voice import Voice

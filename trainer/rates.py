@@ -10,19 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.intent import Rate
+from .calm import Places
 
 NUMBERS = (float, int)
 
 
-class Placed:
+class Placed(Places):
     """What was put in place of the user's rates for one step, and what was there. Empty between steps; `any` says whether
     it may not be."""
 
-    __slots__ = ("_functions", "_tensors", "any", "groups")
+    __slots__ = ("_functions", "_tensors")
 
     def __init__(self) -> None:
         self.any = False
-        self.groups: list[tuple[dict[str, Any], Any, float]] = []
+        self.groups = []
         self._tensors: list[tuple[Any, Any]] = []
         self._functions: list[tuple[Any, Any]] = []
 

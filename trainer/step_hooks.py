@@ -5,6 +5,7 @@ from __future__ import annotations
 from sys import _getframe as frame_at
 from typing import Any
 
+from .calm import hooks
 from .lr import AS_IS, Guard, Steering, are_one
 
 
@@ -32,7 +33,8 @@ class StepHooks:
         if not self._handles:
             from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-            self._handles = [register_optimizer_step_pre_hook(_before_step), register_optimizer_step_post_hook(_after_step)]
+            before, after = (_before_step, _after_step) if hooks is None else (hooks.before_step, hooks.after_step)
+            self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
         self.steerings = (*self.steerings, steering)
         self._know()
         steering.watch_state(self.failed)
@@ -60,6 +62,9 @@ class StepHooks:
         """So that a step of one of many optimizers asks after no other."""
         self.known = {id(one.optimizer): self.of(one.optimizer) for one in self.steerings}
         self.only = self.steerings[0].optimizer if len(self.steerings) == 1 else None
+        if hooks is not None:
+            alone = [one for each in self.known.values() if len(each) == 1 for one in each]
+            hooks.steer(tuple(alone), _before_step, _after_step, self.failed)
 
     def failed(self, error: Exception) -> None:
         """Counts: a hook of ours never reaches the training."""

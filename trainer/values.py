@@ -13,7 +13,8 @@ MOST_IN_FLIGHT = 4096
 MOST_SERIES = 20_000
 MOST_SHAPES = 512
 LONGEST = 256
-LOWEST = -(1 << 63) - 1
+LOWEST, BEYOND = -(1 << 63) - 1, 1 << 63
+"""Below and above all steps."""
 
 
 class Copy(Protocol):
@@ -135,7 +136,7 @@ class Intake:
         """Keeps what is remembered of past steps small: one step a series, once there are over `most` sets of names."""
         self._shapes[self.keys] = self.highest
         if len(self._shapes) > most:
-            for names, step in self._shapes.items():
+            for names, step in list(self._shapes.items()):  # another thread may log
                 for name in names:
                     self._last[name] = max(step, self._last.get(name, step))
             self._shapes.clear()

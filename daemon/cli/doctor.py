@@ -62,12 +62,17 @@ def examine(data_dir: Path | None) -> Iterator[Finding]:
 def _modules() -> Iterator[Finding]:
     from importlib.util import find_spec
 
+    from ...trainer import calm
+
     for name in NEEDED:
         if find_spec(name) is None:
             yield Finding("error", f"{name} is not installed: the daemon cannot run here", 'pip install "smart-tuner[daemon]"')
     absent = [name for name in OPTIONAL if find_spec(name) is None]
     if absent:
         yield Finding("info", f"not installed, needed only for their own parts: {', '.join(absent)}")
+    if not calm.compiled():
+        what = "not compiled here: Python does what a watched training pays for at each step, and takes some 20 us more of it"
+        yield Finding("info", what, "install a C compiler and Python's headers (python3-dev), then smart-tuner again")
 
 
 def _folder(where: Place) -> Iterator[Finding]:

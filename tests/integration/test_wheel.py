@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 
 import msgspec
@@ -13,7 +14,7 @@ import typer
 from smarttuner.daemon.cli.main import app
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "demo-data", "benchmarks")
+LEFT_OUT = shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__", "tests", "demo-data", "benchmarks")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,31 @@ def test_a_job_attaches_from_the_wheel_without_a_daemon(unpacked, tmp_path):
     assert ran.returncode == 0
     assert "no daemon listens" in ran.stderr
     assert list((tmp_path / "smart-tuner" / "spool").glob("*.spool"))
+
+
+def test_what_is_compiled_is_in_the_wheel_and_a_job_attaches_without_it(unpacked, tmp_path):
+    job = "import smarttuner, smarttuner.trainer.calm as calm\nwith smarttuner.attach('r') as run:\n    run.log({'x': 1.0})\n"
+    job += "print('compiled' if calm.hooks else 'plain', calm.__file__)"
+    has_compiler = shutil.which("cc") and pathlib.Path(sysconfig.get_paths()["include"], "Python.h").exists()
+    if has_compiler and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        compiled = run(unpacked, tmp_path, "-c", job)
+        assert compiled.stdout.split() == ["compiled", str(unpacked / "smarttuner" / "trainer" / "calm.py")], compiled.stderr
+        for folder in ("bus", "trainer"):
+            (built,) = (unpacked / "smarttuner" / folder).glob("_*.so")
+            assert built.name.endswith(".abi3.so")
+    without = "import sys; sys.modules['smarttuner.bus._ring'] = sys.modules['smarttuner.trainer._calm'] = None\n"
+    plain = run(unpacked, tmp_path, "-c", without + job)
+    assert plain.stdout.startswith("plain "), plain.stderr
+    assert "run r finished" in plain.stderr
+
+
+def test_without_a_compiler_the_wheel_is_built_all_the_same(tmp_path):
+    shutil.copytree(ROOT, tmp_path / "source", ignore=LEFT_OUT)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tmp_path / "source")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"CC": "false"})
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
 
 
 def test_a_base_install_attaches_and_its_command_says_what_to_install(unpacked, tmp_path):

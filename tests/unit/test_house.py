@@ -48,6 +48,14 @@ def test_files_and_functions_keep_their_budget(path):
             assert node.end_lineno - node.lineno < FUNCTION_LINES, node.name
 
 
+@pytest.mark.parametrize("path", sorted(path for room in ROOMS for path in (ROOT / room).glob("*.[ch]")), ids=name)
+def test_what_is_compiled_keeps_its_budget_and_is_built_anew_where_it_changes(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= FILE_LINES
+    assert max(map(len, lines)) <= PROJECT["tool"]["ruff"]["line-length"]
+    assert name(path) in (ROOT / "setup.py").read_text()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_the_clock_and_the_environment_are_read_at_the_door_only(path):
     at_the_door = "daemon/cli/" in name(path) or name(path) in DOORS

@@ -29,7 +29,7 @@ class Struck:
         elif step == LATER:
             self.daemon = self.place.daemon().ready()
         if step in (AT, LATER):
-            run._line.bell._next_check = run._looked = 0.0  # the job looks once a second, and does not live that long here
+            run._line.bell._next_check = run._calm.looked = 0.0  # the job looks once a second, and does not live that long here
 
     def end(self):
         """All that the run told has arrived."""

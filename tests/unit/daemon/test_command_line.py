@@ -9,6 +9,7 @@ from smarttuner.core.clock import ManualClock
 from smarttuner.core.events import Decision, MetricChunk, RunEvent, Series, Started, encode
 from smarttuner.core.ports import CONTROL, METRICS, RUNS, Record
 from smarttuner.daemon.cli.main import run
+from smarttuner.trainer import calm
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,13 @@ def test_a_broken_configuration_is_said_with_its_line(tmp_path, capsys):
 def test_doctor_finds_nothing_wrong_where_nothing_is(tmp_path, capsys):
     assert run(["doctor", "--json", "--data-dir", str(tmp_path / "none")]) == 0
     assert {json.loads(line)["level"] for line in capsys.readouterr().out.splitlines()} <= {"ok", "info"}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_doctor_says_where_nothing_is_compiled(compiled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(calm, "hooks", object() if compiled else None)
+    assert run(["doctor", "--data-dir", str(tmp_path / "none")]) == 0
+    assert ("hint: install a C compiler" in capsys.readouterr().out) == (not compiled)
 
 
 def test_a_data_directory_that_cannot_be_made_is_said_and_not_raised(tmp_path, capsys):

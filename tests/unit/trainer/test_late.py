@@ -200,7 +200,7 @@ def test_a_job_that_observes_is_looked_in_at_at_its_optimizers_steps_too(attach)
     optimizer.step()
     run.log({"val_loss": OnDevice()}, step=7)
     optimizer.step()  # right behind log(), which has just looked
-    order, run._looked = run.host.order("prune"), 0.0  # a second has passed
+    order, run._calm.looked = run.host.order("prune"), 0.0  # a second has passed
     optimizer.step()
     assert ("val_loss", 7, 0.5) in run.host.read().points
     assert run.host.answers() == {order: ("refused", "the job was attached with mode=observe")}

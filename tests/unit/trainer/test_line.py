@@ -109,7 +109,7 @@ def test_a_daemon_is_announced_and_takes_all_before_finish_returns(attach, liste
 def test_a_daemon_that_comes_late_is_found_by_the_running_job(attach, listen):
     run = attach()
     daemon = listen()
-    run._looked = run._line.bell._next_check = 0.0  # a second has passed
+    run._calm.looked = run._line.bell._next_check = 0.0  # a second has passed
     run.log({"a": 1.0})
     while daemon.hello is None:
         time.sleep(0.01)
@@ -126,10 +126,10 @@ def test_what_the_daemon_finds_wrong_is_said_at_attach_once_also_by_one_that_com
     deadline = time.monotonic() + 60
     while not run._line.bell.welcome:
         assert time.monotonic() < deadline
-        run._looked = run._line.bell._next_check = 0.0  # a second has passed
+        run._calm.looked = run._line.bell._next_check = 0.0  # a second has passed
         run.log({"a": 1.0})
         time.sleep(0.01)
-    run._looked = 0.0
+    run._calm.looked = 0.0
     run.log({"a": 1.0})
     assert daemon.hello["policies"] == stated
     attach("other", policies=stated)
