@@ -9,9 +9,12 @@ out of torch again and calls no log(); only the attachment's objects stay in mem
 and one ratio; what is printed is the median over many fours with its bootstrap interval (95 %), of wall time and of CPU time,
 which another process moves least. A control row compares unattached with unattached: what it shows is noise.
 
-Before each timed block runs one like it, untimed. What was not called for five steps has left the near caches: the first log()
+Before each timed block of `hooks` runs one like it, untimed. What was not called for five steps has left the near caches: the first log()
 after them takes twice what it takes at the tenth step on end, and the first unattached step still pays for what the last
 attached one displaced. Blocks of five steps without that measured the toggle, which no training makes.
+
+`training` times single steps, each behind one of its kind, by the CPU of the process: where neighbours make one step in four half as long
+again, the shortest way from a step to its counterpart is the best, and thousands of fours are needed. The interval is theirs.
 
 A training's step is hundreds of times longer than what is added to it, so that a difference of two such steps is noise long
 before it is a percent. `inside` therefore times the added calls themselves, where they happen: log() and both hooks (the
@@ -305,20 +308,30 @@ def training(rounds: int) -> None:
 
 
 def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, rounds: int) -> None:
-    """One row; `how` is mode, override, and whether the attached blocks are attached at all."""
+    """One row; `how` is mode, override, and whether the attached steps are attached at all."""
     (mode, override, logs), job = how, Training()
     job.block(None, 200)
     with attached(job.optimizer, override, data, mode) as run:
         toggle = toggler(run) if logs else (toggler(run)(False), lambda on: None)[1]
-        found = fours(lambda: job.block(None), lambda: job.block(run.log if logs else None), toggle, rounds, STEPS_OF_TRAINING)
-    cpu, wall = found["cpu"], found["wall"]
-    more = [shown(interval([100 * (one - 1) for one in clock.ratio]), digits=2) for clock in (cpu, wall)]
+        fours_of = [four_of_steps(job, run.log if logs else None, toggle) for _ in range(rounds)]
+        toggle(False)
+    found = compared(fours_of)
     print(
-        f"{what:38} step {cpu.base / 1e6:.2f} ms CPU, {wall.base / 1e6:.2f} ms wall; more: CPU {more[0]} %, "
-        f"wall {more[1]} %; CPU {shown(interval(cpu.extra), 1e-3, 1)} us a step, "
-        f"minima {cpu.least / 1e3:.1f}",
+        f"{what:38} step {found.base / 1e6:.2f} ms; more: {shown(interval([100 * (one - 1) for one in found.ratio]), digits=2)} %, "
+        f"{shown(interval(found.extra), 1e-3, 1)} us a step",
         flush=True,
     )
+
+
+def four_of_steps(job: Training, log: Callable[..., object] | None, toggle: Callable[[bool], object]) -> list[float]:
+    """CPU nanoseconds of one step a side, each behind one of its kind."""
+    found = []
+    for side in SIDES:
+        toggle(side)
+        block = log if side else None
+        job.block(block, 1)  # the caches are as this side leaves them
+        found.append(spent(lambda block=block: job.block(block, 1), 1).cpu)  # type: ignore[misc]  # mypy: lambda's default
+    return found
 
 
 class Timed:
@@ -419,7 +432,13 @@ def job(on: bool) -> None:
     print(json.dumps([min(found), statistics.median(found)]))
 
 
-WAYS = {"hooks": (hooks, 80), "best": (best, 40), "inside": (inside, 100), "training": (training, 150), "processes": (processes, 6)}
+WAYS = {
+    "hooks": (hooks, 80),
+    "best": (best, 40),
+    "inside": (inside, 100),
+    "training": (training, 3000),
+    "processes": (processes, 6),
+}
 
 
 def main() -> None:

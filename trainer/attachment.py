@@ -47,6 +47,7 @@ class Attachment:
         self._calm = Calm()
         self._calm.steps = first_step - 1
         self._usual: Callable[..., int] | None = None
+        self._names: tuple[str, ...] = ()
         self._rates: Any = None
         self._rates_step = first_step - 1
         self._at_log = False
@@ -74,7 +75,7 @@ class Attachment:
         if line is None:
             return
         usual = self._usual
-        if usual is not None and (taken := usual(values, step)):  # never raises
+        if usual is not None and (taken := usual(values, step)):  # raises nothing but an interrupt
             if taken > 1:
                 self._heed(line, taken)
             return
@@ -120,7 +121,7 @@ class Attachment:
                 self._look(line)
             calm.fresh = True
             if self._usual is not None and step == intake.highest:
-                expect(line, given, intake.keys, step, self._at_log)
+                self._get_used_to(line, given, names, step)
         except Exception as error:  # noqa: BLE001  # nothing of ours reaches the training
             self._trouble(error)
 
@@ -270,6 +271,12 @@ class Attachment:
             self._logged = self._intake.highest = taken[0]
             if taken[1] is not None:
                 self._rates, self._rates_step = [(taken[1], self._rates[0][1])], taken[0]
+
+    def _get_used_to(self, line: Line, given: Mapping[str, Any], names: tuple[str, ...], step: int) -> None:
+        """What came twice in a row may come again: names that alternate are not waited for."""
+        if names == self._names:
+            expect(line, given, self._intake.keys, step, self._at_log)
+        self._names = names
 
     def _unusual(self) -> None:
         """The next call of log() goes the long way."""

@@ -144,6 +144,20 @@ static Stepping *steering_of(PyObject *optimizer) {
     return NULL;
 }
 
+/* As rates.Placed.put_back, of plain rates. */
+static void put_back(Stepping *self) {
+    Places *placed = (Places *)self->placed;
+    for (Py_ssize_t i = 0; i < PyList_Size(placed->groups); i++) {
+        PyObject *all = PyList_GetItem(placed->groups, i), *group = PyTuple_GetItem(all, 0);
+        if (PyDict_GetItemWithError(group, rate_name) == PyTuple_GetItem(all, 2))
+            PyDict_SetItem(group, rate_name, PyTuple_GetItem(all, 1));
+        else
+            self->overwritten++;
+    }
+    placed->any = 0;
+    PyList_SetSlice(placed->groups, 0, PyList_Size(placed->groups), NULL);
+}
+
 /* Puts the wanted rates in place where all groups have plain ones and the last step's arguments can serve again. 0 where not, and
  * nothing was changed. */
 static int place(Stepping *self, PyObject *kwargs) {
@@ -162,7 +176,11 @@ static int place(Stepping *self, PyObject *kwargs) {
         PyObject *entry = PyList_GetItem(self->plan, i), *rate = entry == Py_None ? NULL : plain_rate(PyList_GetItem(groups, i));
         fits = entry == Py_None || (rate != NULL && used_rate(entry, PyFloat_AsDouble(rate), self->min_lr, &used));
     }
-    if (fits) placed->any = 1;
+    if (!fits) {
+        Py_DECREF(groups);
+        return 0;
+    }
+    placed->any = 1;
     for (Py_ssize_t i = 0; fits && i < count; i++) {
         PyObject *entry = PyList_GetItem(self->plan, i), *group = PyList_GetItem(groups, i);
         if (entry == Py_None) continue;
@@ -174,21 +192,8 @@ static int place(Stepping *self, PyObject *kwargs) {
         Py_XDECREF(all);
     }
     Py_DECREF(groups);
-    return fits; /* where memory ran out half way, Python puts back what is in the list */
-}
-
-/* As rates.Placed.put_back, of plain rates. */
-static void put_back(Stepping *self) {
-    Places *placed = (Places *)self->placed;
-    for (Py_ssize_t i = 0; i < PyList_Size(placed->groups); i++) {
-        PyObject *all = PyList_GetItem(placed->groups, i), *group = PyTuple_GetItem(all, 0);
-        if (PyDict_GetItemWithError(group, rate_name) == PyTuple_GetItem(all, 2))
-            PyDict_SetItem(group, rate_name, PyTuple_GetItem(all, 1));
-        else
-            self->overwritten++;
-    }
-    placed->any = 0;
-    PyList_SetSlice(placed->groups, 0, PyList_Size(placed->groups), NULL);
+    if (!fits) put_back(self); /* memory ran out half way */
+    return fits;
 }
 
 /* After what may have run code of the job's: an error of ours goes the long way; an interrupt goes on. */
@@ -217,7 +222,10 @@ PyObject *before_step(PyObject *optimizer, PyObject *args, PyObject *kwargs) {
             one->by_itself = 1;
             one->lent = one->guard;
             result = PyTuple_Pack(2, args, one->guard);
-            if (result != NULL) Py_CLEAR(one->guard);
+            if (result != NULL)
+                Py_CLEAR(one->guard);
+            else
+                put_back(one);
         }
         if (result != NULL) one->frame = hash;
         Py_DECREF((PyObject *)one);

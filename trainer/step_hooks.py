@@ -30,13 +30,13 @@ class StepHooks:
                 other.settle()
                 other.want(AS_IS)
                 other.displaced = True
+        self.steerings = (*self.steerings, steering)
+        self._know()
         if not self._handles:
             from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
             before, after = (_before_step, _after_step) if hooks is None else (hooks.before_step, hooks.after_step)
             self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
-        self.steerings = (*self.steerings, steering)
-        self._know()
         steering.watch_state(self.failed)
 
     def remove(self, steering: Steering) -> None:

@@ -35,7 +35,6 @@ def expect(
     if tells and not (written == (*TOLD, *names) and len(steerings) == 1 == len(steerings[0].optimizer.param_groups)):
         return
     others = tuple(kind for module, name in ONE_NUMBER if (kind := getattr(sys.modules.get(module), name, None)) is not None)
-    if all(type(one) in NUMBERS or type(one) in others for one in given.values()) and all(
-        one.told is not UNTOLD for one in steerings
-    ):
+    plain = all(type(one) in NUMBERS or type(one) in others for one in given.values())
+    if plain and all(one.told is not UNTOLD for one in steerings):
         line.control.calm.expect(tuple(steerings), step, tells, boundary, others)
