@@ -9,12 +9,12 @@ out of torch again and calls no log(); only the attachment's objects stay in mem
 and one ratio; what is printed is the median over many fours with its bootstrap interval (95 %), of wall time and of CPU time,
 which another process moves least. A control row compares unattached with unattached: what it shows is noise.
 
-Before each timed block of `hooks` runs one like it, untimed. What was not called for five steps has left the near caches: the first log()
-after them takes twice what it takes at the tenth step on end, and the first unattached step still pays for what the last
-attached one displaced. Blocks of five steps without that measured the toggle, which no training makes.
+Before each timed block of `hooks` runs one like it, untimed: blocks that begin cold, or pay for what the last one displaced,
+measure the toggle, which no training makes.
 
-`training` times single steps, each behind one of its kind, by the CPU of the process: where neighbours make one step in four half as long
-again, the shortest way from a step to its counterpart is the best, and thousands of fours are needed. The interval is theirs.
+`training` times single steps, each behind one of its kind, by the CPU of the process. Where neighbours make one step in four half
+as long again, the shortest way from a step to its counterpart is the best, and thousands of fours are needed: blocks of ten steps
+had intervals of 5 % there, as many single steps have 0.4.
 
 A training's step is hundreds of times longer than what is added to it, so that a difference of two such steps is noise long
 before it is a percent. `inside` therefore times the added calls themselves, where they happen: log() and both hooks (the
