@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 if os.environ.get("SMART_TUNER_TEST_PLAIN"):  # as where nothing could be compiled
-    sys.modules["smarttuner.bus._ring"] = sys.modules["smarttuner.trainer._calm"] = None  # type: ignore[assignment]
+    sys.modules["smarttuner.bus._ring"] = sys.modules["smarttuner.trainer._calm"] = None
 
 import kafka_broker as brokers
 from kafka_proxy import Proxy

@@ -71,7 +71,7 @@ def _modules() -> Iterator[Finding]:
     if absent:
         yield Finding("info", f"not installed, needed only for their own parts: {', '.join(absent)}")
     if not calm.compiled():
-        what = "not compiled here: Python does what a watched training pays for at each step, and takes some 20 us more of it"
+        what = "not compiled here: Python does what a watched training pays for at each step, at about three times the cost"
         yield Finding("info", what, "install a C compiler and Python's headers (python3-dev), then smart-tuner again")
 
 

@@ -276,3 +276,12 @@ def test_how_a_process_ended_is_told_without_finish(ending, state, host_of):
     assert {row[0] for row in host.points} == {"a"}
     expected = [] if ENDINGS[ending][0] is None else [ENDINGS[ending]]
     assert [(one.state, one.ended_by) for one in host.runs[1:]] == expected
+
+
+def test_a_step_beyond_64_bits_is_said_and_the_steps_after_it_go_on(attach, capsys):
+    run = attach()
+    for step in (0, 1 << 70, 2, 3):
+        run.log({"a": float(step)}, step=step)
+    assert [step for _, step, _ in run.host.read().points] == [0, 1, 2, 3]
+    assert run._intake.repeated == 0
+    assert "no whole number of 64 bits" in capsys.readouterr().err
