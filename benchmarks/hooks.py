@@ -1,6 +1,6 @@
 """What the job's side costs: the hooks around an optimizer's step, a copy of the best weights, a whole small training.
 
-.venv/bin/python benchmarks/hooks.py [hooks] [best] [inside] [training] [processes] [--rounds N]
+.venv/bin/python benchmarks/hooks.py [hooks] [best] [inside] [training] [processes] [--rounds N] [--steps N]
 
 How a figure of a microsecond, or of a percent, is had from a noisy machine: attached and unattached steps run in **one
 process**, on the same tensors, in short blocks that follow each other as unattached, attached, attached, unattached (ABBA).
@@ -12,9 +12,11 @@ which another process moves least. A control row compares unattached with unatta
 Before each timed block of `hooks` runs one like it, untimed: blocks that begin cold, or pay for what the last one displaced,
 measure the toggle, which no training makes.
 
-`training` times single steps, each behind one of its kind, by the CPU of the process. Where neighbours make one step in four half
-as long again, the shortest way from a step to its counterpart is the best, and thousands of fours are needed: blocks of ten steps
-had intervals of 5 % there, as many single steps have 0.4.
+`training` times blocks of `--steps` steps: a daemon asks for its bell fifty times a second, which is once in ten steps of 2 ms, and
+only blocks longer than that hold as many bells as a training does. Where neighbours make one step in four half as long again, such
+blocks have intervals of 5 %; `--steps 1 --rounds 4000` has 0.4 % there, the shortest way from a step to its counterpart, but every
+fifth attached step rings then. Half of the fours, drawn at random, are BAAB: what comes round every few steps (Python's collector,
+the allocator) meets the same places of each four, and a control of single steps in ABBA alone read -0.2 %.
 
 A training's step is hundreds of times longer than what is added to it, so that a difference of two such steps is noise long
 before it is a percent. `inside` therefore times the added calls themselves, where they happen: log() and both hooks (the
@@ -42,6 +44,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -239,9 +242,11 @@ class Gpt(torch.nn.Module):
 
 
 class Training:
-    """Its step computes the five values whether or not somebody takes them. Of so many texts that it takes STEP_MS here."""
+    """Its step computes the five values whether or not somebody takes them. Of as many texts as bring it nearest to STEP_MS."""
 
     texts = 0
+    steps = 20
+    """Of a block of `training`."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -273,18 +278,19 @@ class Training:
 
 
 def fitting() -> int:
-    """How many texts a step may have at the most and takes no longer than STEP_MS, the median of a hundred; one at the least."""
+    """With how many texts a step comes nearest to STEP_MS, the median of a hundred."""
     if Training.texts:
         return Training.texts
-    texts, trial = 1, Training.__new__(Training)
+    texts, before, trial = 1, 0.0, Training.__new__(Training)
     while True:
-        trial.begin(texts + 1)
+        trial.begin(texts)
         trial.block(None, 20)
-        took = statistics.median(spent(lambda: trial.block(None, 1), 1).cpu for _ in range(100))
-        if took > STEP_MS * 1e6:
-            print(f"a step of {texts} texts of 32 bytes; of {texts + 1} it takes {took / 1e6:.2f} ms", flush=True)
-            return texts
-        texts += 1
+        took = statistics.median(spent(lambda: trial.block(None, 1), 1).cpu for _ in range(100)) / 1e6
+        if took >= STEP_MS:
+            nearest, takes = (texts - 1, before) if STEP_MS - before < took - STEP_MS and before else (texts, took)
+            print(f"a step of {nearest} texts of 32 bytes takes {takes:.2f} ms", flush=True)
+            return nearest
+        texts, before = texts + 1, took
 
 
 def training(rounds: int) -> None:
@@ -303,8 +309,7 @@ def training(rounds: int) -> None:
                 ("observe", "observe", False, True),
                 ("act with override", "act", True, True),
             ):
-                if logs or not beside:
-                    compare_training(f"{name}, {where}", (mode, override, logs), data, rounds)
+                compare_training(f"{name}, {where}", (mode, override, logs), data, rounds)
 
 
 def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, rounds: int) -> None:
@@ -313,25 +318,29 @@ def compare_training(what: str, how: tuple[str, bool, bool], data: Path | None, 
     job.block(None, 200)
     with attached(job.optimizer, override, data, mode) as run:
         toggle = toggler(run) if logs else (toggler(run)(False), lambda on: None)[1]
-        fours_of = [four_of_steps(job, run.log if logs else None, toggle) for _ in range(rounds)]
+        drawn = random.Random(0)
+        fours_of = [four_of_steps(job, run.log if logs else None, toggle, drawn.random() < 0.5) for _ in range(rounds)]
         toggle(False)
-    found = compared(fours_of)
+    cpu, wall = (compared([[getattr(one, clock) for one in four] for four in fours_of]) for clock in ("cpu", "wall"))
+    percent = [shown(interval([100 * (one - 1) for one in found.ratio]), digits=2) for found in (cpu, wall)]
     print(
-        f"{what:38} step {found.base / 1e6:.2f} ms; more: {shown(interval([100 * (one - 1) for one in found.ratio]), digits=2)} %, "
-        f"{shown(interval(found.extra), 1e-3, 1)} us a step",
+        f"{what:42} step {cpu.base / 1e6:.2f} ms; more CPU: {percent[0]} %, {shown(interval(cpu.extra), 1e-3, 1)} us a step; "
+        f"more wall: {percent[1]} %",
         flush=True,
     )
 
 
-def four_of_steps(job: Training, log: Callable[..., object] | None, toggle: Callable[[bool], object]) -> list[float]:
-    """CPU nanoseconds of one step a side, each behind one of its kind."""
-    found = []
+def four_of_steps(job: Training, log: Callable[..., object] | None, toggle: Callable[[bool], object], inverse: bool) -> list[Spent]:
+    """What a step takes, the mean of a block, of each side behind steps of its kind: off, on, on, off, whichever came first."""
+    found: tuple[list[Spent], list[Spent]] = [], []
     for side in SIDES:
-        toggle(side)
-        block = log if side else None
+        on = side != inverse
+        toggle(on)
+        block = log if on else None
         job.block(block, 1)  # the caches are as this side leaves them
-        found.append(spent(lambda block=block: job.block(block, 1), 1).cpu)  # type: ignore[misc]  # mypy: lambda's default
-    return found
+        found[on].append(spent(partial(job.block, block, Training.steps), Training.steps))
+    (first, last), (second, third) = found
+    return [first, second, third, last]
 
 
 class Timed:
@@ -436,7 +445,7 @@ WAYS = {
     "hooks": (hooks, 80),
     "best": (best, 40),
     "inside": (inside, 100),
-    "training": (training, 3000),
+    "training": (training, 400),
     "processes": (processes, 6),
 }
 
@@ -446,10 +455,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[[], *WAYS, "job", "on"])
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--texts", type=int, default=0, help="of a training's step; else as many as fit into 2 ms")
+    parser.add_argument("--texts", type=int, default=0, help="of a training's step; else as many as take 2 ms")
+    parser.add_argument("--steps", type=int, default=Training.steps, help="of a block of `training`")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    Training.texts = given.texts
+    Training.texts, Training.steps = given.texts, given.steps
     if "job" in given.what:
         job("on" in given.what)
         return
