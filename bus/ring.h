@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Of what Python and these files say to each other: to be counted up, here and in ring.py, with any change of it. */
-#define FORM 1
+#define FORM 2
 
 typedef struct {
     PyObject_HEAD

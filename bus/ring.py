@@ -43,7 +43,7 @@ def sends_through_ctypes() -> Callable[[int], object]:
     return lambda fd: send(fd, b"\1", 1, flags)
 
 
-FORM = 1
+FORM = 2
 """Of what is compiled, as ring.h says: files left from another version are not used."""
 if TYPE_CHECKING:
     from ._ring import Ring as Ring

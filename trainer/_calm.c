@@ -18,7 +18,40 @@ static PyObject *hook_call(PyObject *object, PyObject *args, PyObject *Py_UNUSED
 static PyType_Slot hook_slots[] = {{Py_tp_call, hook_call}, {0, NULL}};
 static PyType_Spec hook_spec = {"smarttuner.trainer._calm.Hook", sizeof(Hook), 0, Py_TPFLAGS_DEFAULT, hook_slots};
 
+static PyObject *of_handler;
+
+PyObject *fetched(void) {
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace != NULL) PyException_SetTraceback(error, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return error;
+}
+
+int goes_on(void) {
+    if (!PyErr_Occurred()) return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return 1;
+    PyObject *error = fetched(), *found = of_handler == NULL ? NULL : PyObject_CallFunctionObjArgs(of_handler, error, NULL);
+    Py_XDECREF(error);
+    PyErr_Clear();
+    if (found != NULL && PyExceptionInstance_Check(found)) {
+        PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(found)), found, PyException_GetTraceback(found));
+        return 1;
+    }
+    Py_XDECREF(found);
+    return 0;
+}
+
+static PyObject *ask(PyObject *Py_UNUSED(module), PyObject *function) {
+    Py_XDECREF(of_handler);
+    of_handler = Py_NewRef(function);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    {"ask", ask, METH_O, NULL},
     {"steer", steer, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

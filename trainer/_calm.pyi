@@ -71,3 +71,6 @@ def steer(
 ) -> None:
     """Whom the hooks steer, each of an optimizer of its own; who does before and after a step what is not as usual; who hears what
     goes wrong."""
+
+def ask(of_handler: Callable[[BaseException], BaseException | None], /) -> None:
+    """Who knows whether an error must reach the training (raised.of_handler)."""

@@ -15,10 +15,11 @@ from ..core.errors import SmartTunerError
 from ..core.events import RUN_NAME, Goal
 from ..core.intent import LARGEST_LR
 from ..core.ulid import ulid
-from .attachment import Attachment, described
+from .attachment import Attachment
 from .checkpoints import MIN_FREE_BYTES, Limits, Parts
 from .control import Answered
 from .opening import open_attachment
+from .raised import described, let_through
 from .ranks import find_seat
 from .terms import Terms
 from .values import number_of, plain, step_of
@@ -106,8 +107,10 @@ def attach(  # noqa: PLR0913  # the interface: every argument optional, each by 
         )
         return open_attachment(terms, Parts(model, optimizer, scheduler, scaler, save, restore), voice, clock)
     except SmartTunerError as error:
+        let_through(error)
         voice.say(f"run {run} is not attached: {error}\n    the training goes on without")
     except Exception as error:  # noqa: BLE001  # whatever it is, it does not stop a training
+        let_through(error)
         voice.say(f"run {run} is not attached: {described(error)}; the training goes on without")
     return Attachment(run, attempt, wanted, voice, clock)
 

@@ -10,8 +10,10 @@ from ..bus.spool_layout import WORD_ARMED
 from ..core.clock import Clock, SystemClock
 from ..core.events import RunEvent, encode
 from .calm import Calm, hooks
+from .leaving import drain, let_go, summary
 from .line import Line, Ranks
 from .lr import series_of
+from .raised import described, exited, let_through
 from .step_hooks import HOOKS
 from .usual import ORDERED, WANTED, expect
 from .values import BEYOND, LOWEST, Intake, step_of
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 LOOK_INTERVAL_S = 1.0
 MOST_WARNINGS = 8
-_POLL_S = 0.005
 
 
 class Attachment:
@@ -375,44 +376,12 @@ class Attachment:
 
     def _leave(self, line: Line, state: str) -> None:
         """Waits a little for a daemon to take all, says what changed the run and where the rest waits, lets go."""
-        spool, served = line.spool, line.bell.connected
-        until = self._clock.monotonic() + line.bell.finish_wait_s
-        while served and spool.unread and self._clock.monotonic() < until:
-            line.bell.ring_if_armed()
-            self._clock.sleep(_POLL_S)
-        drained = served and not spool.unread
-        self._voice.say(self._summary(line, state, drained))
-        line.keep_best.forget()
-        line.bell.close()
-        spool.close(unlink=drained)
-        if line.journal is not None:
-            line.journal.close()
-
-    def _summary(self, line: Line, state: str, drained: bool) -> str:
-        said = [f"run {self.run} {state}"]
-        if state == "pruned":
-            said[0] += f": {self._stop}"
-        if not drained:
-            said[0] += f"; what it logged waits in {line.spool.path} for the next daemon"
-        lost = [(line.spool.dropped, "points found no room"), (self._intake.dropped, "values were no numbers")]
-        lost += [(self._intake.repeated, "points came with a step seen before"), (self.failures, "failures of our own")]
-        said[0] += "".join(f"; {count} {what}" for count, what in lost if count)
-        for one in line.control.changes:
-            moved = "" if one.after is None else f" {one.after}" if one.before is None else f" {one.before} -> {one.after}"
-            said.append(f"  step {one.step}: {one.action}{moved}: {one.reason}" + (f" ({one.why})" if one.why else ""))
-        return "\n".join(said)
+        lost = ((self._intake.dropped, "values were no numbers"), (self._intake.repeated, "points came with a step seen before"))
+        drained = drain(line, self._clock)
+        self._voice.say(summary(self.run, state, self._stop, line, drained, (*lost, (self.failures, "failures of our own"))))
+        let_go(line, drained)
 
     def _trouble(self, error: Exception) -> None:
+        let_through(error)
         self.failures += 1
         self._voice.once(f"trouble {type(error).__name__}", f"{described(error)}; the training goes on")
-
-
-def exited(status: Any) -> str:
-    """What sys.exit was given: a code, or a text, which the interpreter prints and makes code 1."""
-    return f"exit code {status}" if isinstance(status, int) else f"exit code 1: {status}"[:300]
-
-
-def described(error: BaseException) -> str:
-    """One line for an exception."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}"[:300] if text else type(error).__name__

@@ -64,6 +64,11 @@ PyObject *groups_of(PyObject *optimizer);
 int used_rate(PyObject *entry, double own, double floor, double *used);
 double now_of(PyObject *now);
 int is_changed(const Calm *calm);
+/* The error that is set, taken, with its traceback. */
+PyObject *fetched(void);
+/* After what may have run code of the job's: whether the error that is set is an interrupt, or what a handler of the job's raised,
+ * and must reach the training. Another one is forgotten: the long way tells of it. */
+int goes_on(void);
 PyObject *before_step(PyObject *optimizer, PyObject *args, PyObject *kwargs);
 PyObject *after_step(PyObject *optimizer, PyObject *args, PyObject *kwargs);
 PyObject *steer(PyObject *module, PyObject *args);

@@ -8,6 +8,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from ..bus.ring import FORM, PlainRing, Ring
+from .raised import of_handler
 
 
 class PlainCalm:
@@ -69,6 +70,7 @@ else:
 
         if _calm.FORM == FORM and Ring is not PlainRing:  # both, or none
             Calm, Places, Stepping, hooks = _calm.Calm, _calm.Places, _calm.Stepping, _calm
+            _calm.ask(of_handler)
     except ImportError:
         pass
 

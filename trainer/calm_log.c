@@ -167,10 +167,7 @@ static PyObject *calm_log(PyObject *object, PyObject *const *args, Py_ssize_t co
         PyObject *steerings = Py_NewRef(self->steerings);
         result = log_as_usual(self, args[0], args[1], steerings);
         Py_DECREF(steerings);
-        if (PyErr_Occurred()) { /* nothing was written; an interrupt goes on */
-            if (!PyErr_ExceptionMatches(PyExc_Exception)) return NULL;
-            PyErr_Clear();
-        }
+        if (goes_on()) return NULL; /* nothing was written */
     }
     return PyLong_FromLong(result);
 }

@@ -196,13 +196,6 @@ static int place(Stepping *self, PyObject *kwargs) {
     return fits;
 }
 
-/* After what may have run code of the job's: an error of ours goes the long way; an interrupt goes on. */
-static int interrupted(void) {
-    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) return 1;
-    PyErr_Clear();
-    return 0;
-}
-
 /* torch's hook before a step. */
 PyObject *before_step(PyObject *optimizer, PyObject *args, PyObject *kwargs) {
     Stepping *one = steering_of(optimizer);
@@ -231,7 +224,7 @@ PyObject *before_step(PyObject *optimizer, PyObject *args, PyObject *kwargs) {
         Py_DECREF((PyObject *)one);
         if (result != NULL) return result;
     }
-    if (interrupted()) return NULL;
+    if (goes_on()) return NULL;
     return PyObject_CallFunctionObjArgs(long_before, optimizer, args, kwargs, NULL);
 }
 
@@ -254,15 +247,10 @@ static int is_calm(Calm *calm) {
     return 1;
 }
 
-/* A hook of ours never reaches the training. */
+/* A hook of ours never reaches the training, but what a handler of the job's raised does. */
 static PyObject *tell_failed(void) {
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    PyObject *told = PyObject_CallFunctionObjArgs(failed, error, NULL);
-    Py_XDECREF(type);
+    PyObject *error = fetched(), *told = PyObject_CallFunctionObjArgs(failed, error, NULL);
     Py_XDECREF(error);
-    Py_XDECREF(trace);
     return told;
 }
 
@@ -284,7 +272,7 @@ PyObject *after_step(PyObject *optimizer, PyObject *args, PyObject *kwargs) {
         PyObject *boundary = done || one->boundary == NULL ? Py_NewRef(Py_None) : Py_NewRef(one->boundary);
         Py_DECREF(calm);
         Py_DECREF((PyObject *)one);
-        PyObject *result = interrupted() ? NULL : boundary == Py_None ? Py_NewRef(Py_None) : PyObject_CallNoArgs(boundary);
+        PyObject *result = goes_on() ? NULL : boundary == Py_None ? Py_NewRef(Py_None) : PyObject_CallNoArgs(boundary);
         Py_DECREF(boundary);
         return result != NULL ? result : PyErr_ExceptionMatches(PyExc_Exception) ? tell_failed() : NULL;
     }

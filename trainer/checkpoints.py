@@ -18,6 +18,7 @@ from ..core.clock import Clock, rfc3339
 from ..core.errors import Forbidden, Unavailable
 from .hidden import hidden_name, remove, sweep_hidden
 from .parts import load_into, random_state, size_bytes, state_of
+from .raised import described
 
 FILE = "checkpoint.pt"
 MIN_FREE_BYTES = 256 << 20
@@ -178,7 +179,7 @@ class Checkpoints:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # what torch refuses to read may be any class of a part's state
             raise Unavailable(
-                f"what was saved cannot be read back: {str(error).strip().splitlines()[0][:200]}",
+                f"what was saved cannot be read back: {described(error)}",
                 "pass checkpoint= and restore= to attach, or leave the part out that holds it",
             ) from error
 

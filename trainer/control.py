@@ -18,6 +18,7 @@ from ..core.standing import LR_ACTIONS, PERMISSION
 from .calm import Calm
 from .effects import Change, Effects
 from .journal import Journal
+from .raised import let_through, of_handler, text_of
 from .voice import Voice
 
 ONE_SHOTS = ("checkpoint", "restore", "prune")
@@ -115,6 +116,9 @@ class Control:
                 waiting_now, self._waiting = list(self._waiting.values()), {}
                 self._proposed |= {order.id for order in waiting_now}
                 self._peers.propose(waiting_now)
+        except BaseException as error:
+            self._look_again_after(error)
+            raise
         finally:
             self._busy = False
             self.calm.expected = _NEVER if self._unsent or self._waiting else self._seen - self._spool.page.torn
@@ -134,8 +138,17 @@ class Control:
         self._busy = True
         try:
             self._try(order, step, self._peers)
+        except BaseException as error:
+            self._look_again_after(error)
+            raise
         finally:
             self._busy = False
+
+    def _look_again_after(self, error: BaseException) -> None:
+        """What an interrupt has left without an answer gets one at the next boundary; what a fault of ours has, when there is
+        something new."""
+        if not isinstance(error, Exception) or of_handler(error) is not None:
+            self._seen = self.calm.expected = _NEVER
 
     def complete(self, after: Any, why: str = "") -> None:
         """Answers what was put off with Later: applied, with what there is `after`, or failed, with why."""
@@ -197,6 +210,7 @@ class Control:
         except Forbidden as error:
             status, change = "refused", Change(note=_one_line(error))
         except Exception as error:  # noqa: BLE001  # whatever fails in an effect, the user's own functions included, is an answer
+            let_through(error)
             status, change = "failed", Change(note=_one_line(error))
         ack = self._ack(order, status, step, change)
         if peers is not None:
@@ -210,6 +224,7 @@ class Control:
             try:
                 self._journal.answer(ack, self.effects.intent if steered else None)
             except SmartTunerError as error:
+                let_through(error)
                 self._voice.once("journal", _one_line(error))
 
     def _refusal(self, order: Order) -> tuple[str, str] | None:
@@ -262,6 +277,7 @@ class Control:
             try:
                 self._journal.said(order_id)
             except SmartTunerError as error:
+                let_through(error)
                 self._voice.once("journal", _one_line(error))
 
     def _tell(self, order: Order, ack: Ack) -> None:
@@ -272,6 +288,7 @@ class Control:
             try:
                 self._on_decision(said)
             except Exception as error:  # noqa: BLE001  # the job's own function: its failure is told, the training goes on
+                let_through(error)
                 self._voice.once("on_decision", f"on_decision raised {_one_line(error)}")
 
 
@@ -282,4 +299,4 @@ def _rank(order: Order) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, SmartTunerError):
         return error.message + (f" ({error.hint})" if error.hint else "")
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
+    return f"{type(error).__name__}: {text_of(error)}".replace("\n", " ")

@@ -16,6 +16,7 @@ from .checkpoints import Checkpoints
 from .keep_best import KeepBest
 from .lr import Steering
 from .parts import reset_if_not_finite
+from .raised import described, let_through
 
 
 class Change(NamedTuple):
@@ -155,7 +156,8 @@ class Effects:
                     back = self._restore(order.params, step)
                     note, after = back.note, {"restored": back.after}
                 except Exception as error:  # noqa: BLE001  # the user's own function may raise anything; the run ends all the same
-                    note = f"weights not restored: {str(error).splitlines()[0]}"
+                    let_through(error)
+                    note = f"weights not restored: {described(error)}"
         self.stop(order.reason or f"decision {order.id}")
         return Change(None, after, note)
 

@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .attachment import exited
+from .raised import described, exited
 
 if TYPE_CHECKING:
     from .attachment import Attachment
@@ -63,9 +63,7 @@ class Endings:
         chained = sys.excepthook
 
         def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-            text = str(error).strip().splitlines()
-            why = f"{kind.__name__}: {text[0]}"[:300] if text else kind.__name__
-            self._failed = why, self._told() if hasattr(sys, "ps1") else None
+            self._failed = described(error), self._told() if hasattr(sys, "ps1") else None
             chained(kind, error, trace)
 
         sys.excepthook = excepthook

@@ -13,6 +13,7 @@ from ..core.standing import LR_ACTIONS
 from .abilities import Abilities, spread, wanted_weights
 from .agreement import Member
 from .parts import reset_if_not_finite
+from .raised import described, let_through
 from .ranks import Table
 from .step_hooks import HOOKS
 from .voice import Voice
@@ -92,7 +93,8 @@ class Following:
             if function is not None:
                 function(path)
         except Exception as error:  # noqa: BLE001  # the job's own function may raise anything: rank 0 answers with it
-            why = f"{type(error).__name__}: {error}"[:300]
+            let_through(error)
+            why = described(error)
         self._table.put(f"called/{key}/{self.member.seat.rank}", why)
 
     def _take_weights(self, key: str, which: str | int) -> None:

@@ -13,6 +13,7 @@ from .abilities import spread, wanted_weights
 from .agreement import Leader
 from .checkpoints import Parts
 from .gate import Due
+from .raised import let_through
 from .ranks import Table
 from .voice import Voice
 
@@ -85,6 +86,7 @@ class Leading:
         try:
             self._table.put(f"result/{self._key}", {"status": ack.status})
         except Exception as error:  # noqa: BLE001  # the store fails in its own ways; the answer is given all the same
+            let_through(error)
             self._voice.once("result", f"the other ranks could not be told about decision {ack.id}: {error}")
 
     def shared(self, parts: Parts) -> Parts:
@@ -105,6 +107,7 @@ class Leading:
             try:
                 self._wait_for_farewells(self._leader)
             except Exception as error:  # noqa: BLE001  # as in `done`
+                let_through(error)
                 self._voice.once("farewell", f"whether the other ranks know how the last decision ended is not known: {error}")
             self._leader.close()
 

@@ -21,7 +21,7 @@ from ..core.errors import SmartTunerError, Unavailable
 from ..core.events import RunEvent, Started, encode
 from ..core.intent import LrIntent
 from .abilities import sharded
-from .attachment import Attachment, described
+from .attachment import Attachment
 from .checkpoints import Checkpoints, Parts
 from .control import Control
 from .cycle import steerings_of
@@ -35,6 +35,7 @@ from .keep_best import KeepBest
 from .late import Late, group_names
 from .leading import Leading
 from .line import Line
+from .raised import described, let_through
 from .step_hooks import HOOKS
 from .terms import Terms
 from .voice import Voice
@@ -85,6 +86,7 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
         if terms.place.of_system and line.bell.connected:
             _hand_over_leftovers(terms, voice)
     except Exception as error:  # noqa: BLE001  # the attachment stands: what was left of earlier ones must not end it
+        let_through(error)
         voice.say(f"something left of earlier runs is not dealt with: {described(error)}")
     return attachment
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .calm import hooks
 from .lr import AS_IS, Guard, Steering, are_one
+from .raised import described, let_through
 
 
 class StepHooks:
@@ -68,8 +69,9 @@ class StepHooks:
 
     def failed(self, error: Exception) -> None:
         """Counts: a hook of ours never reaches the training."""
+        let_through(error)
         self.failures += 1
-        self.last_failure = f"{type(error).__name__}: {error}"
+        self.last_failure = described(error)
 
 
 HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is too

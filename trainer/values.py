@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from .raised import let_through
 from .voice import Voice
 
 MOST_IN_FLIGHT = 4096
@@ -166,7 +167,8 @@ def number_of(value: Any) -> float | None:
         if hasattr(value, "item"):
             value = value.item()
         return float(value)
-    except Exception:  # noqa: BLE001  # what an object of the job's raises when it is asked for a number is the job's affair
+    except Exception as error:  # noqa: BLE001  # what an object of the job's raises when it is asked for a number is the job's affair
+        let_through(error)
         return None
 
 
@@ -178,7 +180,8 @@ def step_of(step: Any) -> int | None:
         if isinstance(step, float) and step.is_integer():
             step = int(step)
         whole = operator.index(step)
-    except Exception:  # noqa: BLE001  # as above
+    except Exception as error:  # noqa: BLE001  # as above
+        let_through(error)
         return None
     return whole if -(1 << 63) <= whole < 1 << 63 else None
 

@@ -10,8 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 
 from ..attach import attach
-from ..attachment import Attachment, described
+from ..attachment import Attachment
 from ..parts import load_into
+from ..raised import described
 
 try:
     from lightning.pytorch.callbacks import WeightAveraging

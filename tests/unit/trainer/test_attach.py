@@ -244,6 +244,7 @@ def test_importing_is_light_and_the_public_names_are_found_late():
         smarttuner.nothing
 
 
+MUTE = "class Mute(ValueError):\n  def __str__(self): raise RuntimeError\n"
 SESSION = "import code; sys.ps1 = '>>> '; one = code.InteractiveInterpreter(globals()); "
 ENDINGS = {
     "pass": ("finished", None),
@@ -261,6 +262,9 @@ ENDINGS = {
     "with run: raise ValueError('inside')": ("failed", "ValueError: inside"),
     "with run: sys.exit(4)": ("failed", "exit code 4"),
     "with run: sys.exit()": ("finished", None),
+    MUTE + "raise Mute": ("failed", "Mute: <its str() failed>"),
+    MUTE + "try: sys.exit(Mute())\nexcept SystemExit: raise ValueError('as it was')": ("failed", "ValueError: as it was"),
+    MUTE + "try:\n  with run: raise Mute\nexcept Mute: pass": ("failed", "Mute: <its str() failed>"),
     "if os.fork() == 0: run.log({'child': 1.0}); sys.exit(5)\nelse: os.wait()": ("finished", None),
     "os.kill(os.getpid(), 9)": (None, None),
 }

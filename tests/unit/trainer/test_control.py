@@ -127,6 +127,19 @@ def test_a_prune_whose_restore_fails_still_ends_the_run_and_says_so(attach):
     assert run.should_stop
 
 
+def test_a_prune_ends_the_run_though_the_jobs_own_restore_fails_without_a_word(attach, saver, tmp_path):
+    def restore(path):
+        raise ValueError
+
+    run = attach(checkpoint=saver.save, restore=restore)
+    run.host.order("checkpoint")
+    run.log({"a": 1.0})
+    order = run.host.order("prune", restore="last")
+    run.log({"a": 1.0})
+    assert run.host.answers()[order] == ("applied", "weights not restored: ValueError")
+    assert run.should_stop
+
+
 def test_an_order_is_applied_once_however_often_the_page_is_read(attach, saver):
     run = attach(checkpoint=saver.save)
     run.host.order("checkpoint", "same")
