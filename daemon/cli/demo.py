@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ READY_S = 60.0
 SILENCE_S = 300.0
 """Nothing new from any training for so long ends the demo; a slow machine alone does not."""
 LINE_EVERY_S = 4.0
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 CHECKPOINT_AFTER = 2
 """Evaluations of the good training after which the demo asks for a checkpoint by hand."""
 
@@ -92,9 +94,16 @@ class Demo:
             yield
 
     def _start(self, ends: ExitStack, line: list[str], out: int | IO[bytes], errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
-        """A process of the demo's, in a session of its own: Ctrl-C reaches the demo alone, which then ends the others in order."""
+        """A process of the demo's, in a session of its own: Ctrl-C reaches the demo alone, which then ends the others in order.
+        Where a SIGKILL leaves it no time for that, the kernel ends them."""
         process = subprocess.Popen(
-            line, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+            line,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # one system call, in a process of one thread or two
         )
         ends.callback(_end, process)
         return process
@@ -240,6 +249,10 @@ class Training:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         self._row = self._process.stdout.read()
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _tail(path: Path) -> str:

@@ -18,6 +18,7 @@ from smarttuner.consumers.reading import last_points, run_rows
 from smarttuner.daemon.cli.main import run
 from smarttuner.trainer.tacotron2.checkpoint_files import found_at
 from smarttuner.trainer.tacotron2.wav import read_wav
+from workplace import until
 
 COMMAND = (sys.executable, "-m", "smarttuner.daemon.cli.main", "demo")
 
@@ -129,6 +130,19 @@ def test_interrupted_it_takes_its_processes_with_it(demo_cache, tmp_path):
     finally:
         demo.terminate()
         demo.wait()
+
+
+def test_killed_it_leaves_nothing_running(demo_cache, tmp_path):
+    folder = tmp_path / "data"
+    with (tmp_path / "said").open("wb") as out:
+        demo = subprocess.Popen([*COMMAND, "--data-dir", str(folder)], env=environment(demo_cache), stdout=out, stderr=out)
+    try:
+        until(lambda: those_of(folder))
+        assert demo.poll() is None
+    finally:
+        demo.kill()
+        demo.wait()
+    until(lambda: not those_of(folder))
 
 
 def test_without_its_extra_it_says_what_to_install_before_anything_starts(tmp_path, capsys, monkeypatch):
