@@ -49,11 +49,20 @@ class State:
     settings: Settings
     step: int = 0
     best: float | None = None
+    cpu_s: float = 0.0
+    """CPU seconds that the steps took, those of earlier parts of a resumed training included; of this rank alone."""
 
     def saved(self) -> dict[str, Any]:
         """The live state, in forms that `torch.load(weights_only=True)` reads."""
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
-        told = {"form": FORM, "step": self.step, "best": self.best, "settings": self.settings.told(), "symbols": SYMBOLS}
+        told = {
+            "form": FORM,
+            "step": self.step,
+            "best": self.best,
+            "cpu_s": self.cpu_s,
+            "settings": self.settings.told(),
+            "symbols": SYMBOLS,
+        }
         return told | {name: one.state_dict() for name, one in parts.items()} | {"random": random_state()}
 
     def load(self, saved: Mapping[str, Any], weights_only: bool = False) -> None:
@@ -70,7 +79,7 @@ class State:
                 f"the checkpoint is another network's: {str(error).splitlines()[0]}",
                 "resume with the configuration it was trained with",
             ) from None
-        self.step, self.best = int(saved["step"]), saved["best"]
+        self.step, self.best, self.cpu_s = int(saved["step"]), saved["best"], float(saved.get("cpu_s", 0.0))
 
 
 def fresh_state(settings: Settings, machine: Machine, splits: Splits) -> State:
@@ -123,7 +132,6 @@ class Training:
     samples: Path | None = None
     stopping: int = 0
     seen: dict[str, float] = field(default_factory=dict)
-    cpu_s: float = 0.0
 
     def run(self, run: Run) -> Outcome:
         """Trains until the recipe's steps are done, the run is told to stop, or a signal came; saves at the end."""
@@ -136,7 +144,7 @@ class Training:
             state.model.train()
             began = time.process_time()
             told, stop = self._step(network, run)
-            self.cpu_s += time.process_time() - began
+            state.cpu_s += time.process_time() - began
             run.log(told, step=state.step)
             self._show(told)
             if state.step % recipe.evaluate_every == 0 or state.step == recipe.steps:
@@ -194,7 +202,7 @@ class Training:
         """Evaluates, logs, keeps the best; the step of the newest checkpoint."""
         state, settings = self.state, self.state.settings
         judged = evaluate(state.model, self.splits, settings, self.machine)
-        told = judged.values | {"training_cpu_s": self.cpu_s}
+        told = judged.values | {"training_cpu_s": state.cpu_s}
         every = settings.recipe.synthesize_every
         if self.machine.first and every and (state.step % every == 0 or state.step == settings.recipe.steps):
             told |= self._listen(judged)
@@ -213,7 +221,7 @@ class Training:
 
     def _tell(self, told: Mapping[str, float]) -> None:
         values = "  ".join(f"{name} {told[name]:.4g}" for name in SHOWN if name in told)
-        self.progress.tell(f"step {self.state.step}, after {self.cpu_s:.0f} CPU-s of steps: {values}")
+        self.progress.tell(f"step {self.state.step}, after {self.state.cpu_s:.0f} CPU-s of steps: {values}")
 
     def _listen(self, judged: Judgement) -> dict[str, float]:
         heard = listen(self.state.model, self.splits.held_out[:SAMPLES], self.state.settings, self.progress.tell)

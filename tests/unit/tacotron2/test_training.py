@@ -1,13 +1,16 @@
 """The loop: seeds, resuming, saving, judging, as far as one small process shows it."""
 
 import io
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from smarttuner.core.clock import ManualClock
 from smarttuner.core.errors import UsageError
+from smarttuner.trainer.tacotron2 import training
 from smarttuner.trainer.tacotron2.alignment import alignment_score, text_use
 from smarttuner.trainer.tacotron2.checkpoint_files import CheckpointFolder
 from smarttuner.trainer.tacotron2.evaluation import Sample, summary
@@ -54,7 +57,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(job):
 
 
 @pytest.mark.parametrize("techniques", [(), ("speed_perturbation", "add_noise")])
-def test_a_resumed_training_continues_bit_for_bit(job, techniques):
+def test_a_resumed_training_continues_bit_for_bit(job, techniques, monkeypatch):
+    seconds = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(process_time=lambda: next(seconds)))
     whole = job("whole", techniques=techniques)
     train(whole, {})
     halted = job("halted", techniques=techniques)
@@ -66,7 +71,8 @@ def test_a_resumed_training_continues_bit_for_bit(job, techniques):
             left.rename(halted.out / f"gone-{step}")
     outcome = train(job("halted", resume=True, techniques=techniques), {})
     assert outcome.step == recipe.steps
-    for part in ("model", "optimizer", "schedule", "step"):
+    assert outcome.values["training_cpu_s"] == recipe.steps  # a second each
+    for part in ("model", "optimizer", "schedule", "step", "cpu_s"):
         assert same(weights(whole)[part], weights(halted)[part]), part
 
 
