@@ -190,8 +190,10 @@ class Steering(Stepping):
             ]
 
     def let_go(self) -> None:
-        """The optimizer is its owner's alone."""
-        self.settle()
+        """The optimizer is its owner's alone, also where a step of it goes on: what ends the run there (a signal's handler, a
+        closure) may save the optimizer next."""
+        if self.frame:
+            self._put_back()
         self.guard = self._guarded = None
         while self._handles:
             self._handles.pop().remove()

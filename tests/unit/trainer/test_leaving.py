@@ -1,0 +1,29 @@
+"""A run that ends leaves nothing behind in the training, whenever it ends: its optimizer, its hooks, its memory."""
+
+import pytest
+import torch
+
+HALF = {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}
+
+
+def optimizer_of(lr=0.1):
+    weight = torch.ones(1, requires_grad=True)
+    weight.grad = torch.ones(1)
+    return torch.optim.SGD([weight], lr=lr)
+
+
+@pytest.mark.parametrize("lr", [0.1, "tensor"])
+def test_a_run_that_ends_inside_a_step_leaves_the_jobs_own_rate(lr, attach):
+    optimizer, saved = optimizer_of(torch.tensor(0.1) if lr == "tensor" else lr), []
+    run = attach(optimizer=optimizer)
+    run.host.order("scale-lr", **HALF)
+    optimizer.step()
+    optimizer.step()
+
+    def closure():  # as a handler of SIGTERM does that comes in the middle of a step
+        assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.05)
+        run.finish()
+        saved.append(float(optimizer.state_dict()["param_groups"][0]["lr"]))
+
+    optimizer.step(closure)
+    assert [*saved, float(optimizer.param_groups[0]["lr"])] == [pytest.approx(0.1)] * 2
