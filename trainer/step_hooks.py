@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from sys import _getframe as frame_at
+from types import FrameType
 from typing import Any
 
 from .calm import hooks
@@ -41,11 +43,12 @@ class StepHooks:
         steering.watch_state(self.failed)
 
     def remove(self, steering: Steering) -> None:
-        """The optimizer is its owner's again; without attachments no hook stays."""
+        """The optimizer is its owner's again; without attachments no hook stays, but within a step, whose caller goes through
+        torch's table of hooks: they do nothing then, and serve the next attachment."""
         steering.let_go()
         self.steerings = tuple(one for one in self.steerings if one is not steering)
         self._know()
-        if not self.steerings:
+        if not self.steerings and not _is_in_a_step():
             handles, self._handles = self._handles, []
             for handle in handles:
                 handle.remove()
@@ -72,6 +75,17 @@ class StepHooks:
         let_through(error)
         self.failures += 1
         self.last_failure = described(error)
+
+
+def _is_in_a_step() -> bool:
+    """Whether torch's wrapper around an optimizer's step is on this thread's stack."""
+    file = getattr(sys.modules.get("torch.optim.optimizer"), "__file__", None)
+    frame: FrameType | None = frame_at(1)
+    while file is not None and frame is not None:
+        if frame.f_code.co_filename == file:
+            return True
+        frame = frame.f_back
+    return False
 
 
 HOOKS = StepHooks()  # torch's own hooks are a process-wide table, so this is too

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from smarttuner.trainer.step_hooks import HOOKS
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 HALF = {"intent": {"multiplier": 0.5, "hold": None, "revision": 1}}
 
@@ -27,3 +29,19 @@ def test_a_run_that_ends_inside_a_step_leaves_the_jobs_own_rate(lr, attach):
 
     optimizer.step(closure)
     assert [*saved, float(optimizer.param_groups[0]["lr"])] == [pytest.approx(0.1)] * 2
+
+
+@pytest.mark.parametrize("register", [register_optimizer_step_pre_hook, register_optimizer_step_post_hook])
+def test_a_run_may_end_in_whatever_a_step_calls(register, attach):
+    optimizer, steps = optimizer_of(), []
+    run = attach(optimizer=optimizer, on_decision=lambda _: run.finish())
+    ends = register(lambda *_: run.finish())  # torch goes through its table of hooks, which must stay as it is
+    counts = register(lambda *_: steps.append(1))
+    run.host.order("scale-lr", **HALF)
+    for _ in range(3):
+        optimizer.step()
+    ends.remove()
+    counts.remove()
+    assert len(steps) == 3
+    attach(optimizer=optimizer).finish()
+    assert HOOKS._handles == []
