@@ -177,6 +177,7 @@ class Attachment:
         line, self._line = self._line, None
         ranks, self._ranks, self._late = self._ranks, None, None
         try:
+            self._unusual()
             if ranks is not None:
                 ranks.close()
             if line is not None:

@@ -1,5 +1,8 @@
 """A run that ends leaves nothing behind in the training, whenever it ends: its optimizer, its hooks, its memory."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from smarttuner.trainer.step_hooks import HOOKS
@@ -45,3 +48,16 @@ def test_a_run_may_end_in_whatever_a_step_calls(register, attach):
     assert len(steps) == 3
     attach(optimizer=optimizer).finish()
     assert HOOKS._handles == []
+
+
+def test_the_handle_of_a_run_that_has_ended_holds_nothing_of_the_training(attach):
+    optimizer = optimizer_of()
+    run = attach(optimizer=optimizer)
+    for step in range(5):
+        optimizer.step()
+        run.log({"a": 1.0}, step=step)
+    run.finish()
+    gone = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert gone() is None
