@@ -17,12 +17,14 @@ class Voice:
         self._said: set[str] = set()
 
     def say(self, text: str) -> None:
-        """One line (or an indented block) on stderr."""
+        """One line (or an indented block) on stderr; not with print, which many jobs replace by one that speaks on stdout, too."""
         if self._left <= 0:
             return
         self._left -= 1
         try:
-            print(f"smart-tuner: {text}", file=sys.stderr, flush=True)
+            stderr = sys.stderr
+            stderr.write(f"smart-tuner: {text}\n")
+            stderr.flush()
         except Exception as error:  # noqa: BLE001  # stderr is closed, full, None, or an object of the job's: nobody reads
             let_through(error)
             self._left = 0

@@ -108,3 +108,23 @@ def test_a_folder_that_cannot_be_written_stops_nothing(attach, state, monkeypatc
             run.log({"a": 1.0}, step=step)
     said = capsys.readouterr().err
     assert said.count("the training goes on without") == 1
+
+
+def test_a_print_of_the_jobs_own_is_not_called(attach, monkeypatch, capsys):
+    plain = print
+
+    def stamped(*given, **more):  # as MAE and what came of it have it: a time stamp on stdout goes before every line
+        plain("[12:00] ", end="")
+        plain(*given, **more)
+
+    monkeypatch.setattr("builtins.print", stamped)
+    attach("told on stderr").finish()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "run told-on-stderr finished" in err
+
+
+def test_without_a_stderr_nothing_is_said_on_stdout(attach, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)  # the interpreter's own, where `2>&-` closed it
+    attach("nobody hears").finish()
+    assert capsys.readouterr().out == ""
