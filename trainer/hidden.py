@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 from ..bus.process import boot_id, pid_namespace, pid_started
 
-KINDS = (".step-", ".best-")
+_OURS = re.compile(r"\.(?:step|best)-\d+\.[\w-]+@([0-9a-f]*)-(\d+)-(\d+)", re.ASCII)
+"""What `hidden_name` makes. A folder of the job's own may hold hidden files of its own, `.best-model.pt` among them."""
 FOREIGN_S = 24 * 3600.0
 """What a process of another boot or host left goes when nobody has touched it for a day."""
 
 
 def hidden_name(kind: str, rest: str) -> str:
-    """A name of one of KINDS, for this process."""
+    """For what this process writes; `kind` is `.step-` or `.best-`, `rest` a number and an attempt with a dot between."""
     pid = os.getpid()
     return f"{kind}{rest}@{_here()}-{pid}-{pid_started(pid)}"
 
@@ -37,10 +39,11 @@ def remove(path: Path) -> None:
 def sweep_hidden(folder: Path, now: float) -> None:
     """Removes what dead processes left in `folder`; `now` in seconds since 1970."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if not path.name.startswith(KINDS):
+        named = _OURS.fullmatch(path.name)
+        if named is None:
             continue
-        boot, pid, began = [*path.name.rpartition("@")[2].split("-"), "", ""][:3]
-        if boot == _here() and pid.isdecimal() and began.isdecimal():
+        boot, pid, began = named.groups()
+        if boot == _here():
             gone = pid_started(int(pid)) != int(began)
         else:
             try:

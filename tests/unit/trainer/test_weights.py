@@ -263,17 +263,18 @@ def test_a_kill_in_mid_write_leaves_the_last_checkpoint_whole_and_its_rest_goes_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-3"]
 
 
-def test_what_living_processes_write_is_left_alone_and_another_boots_goes_after_a_day(tmp_path):
+def test_what_living_processes_and_the_job_write_is_left_alone_and_another_boots_goes_after_a_day(tmp_path):
     living = tmp_path / hidden_name(".best-", "1.A1")
     foreign = tmp_path / ".step-4.A0@00000000-1-1"
-    unknown = tmp_path / ".cache"
-    for path in (living, foreign, unknown):
+    jobs = [tmp_path / name for name in (".cache", ".best-model.pt", ".step-100", ".step-7.tmp@host-1-2", ".best-1.ckpt@a-b")]
+    for path in (living, foreign, *jobs):
         path.touch()
     now = foreign.stat().st_mtime
     sweep_hidden(tmp_path, now + 10)
     assert foreign.exists()
     sweep_hidden(tmp_path, now + 90_000)
-    assert (living.exists(), foreign.exists(), unknown.exists()) == (True, False, True)
+    assert (living.exists(), foreign.exists()) == (True, False)
+    assert all(path.exists() for path in jobs)
     sweep_hidden(tmp_path / "nowhere", now)
 
 
