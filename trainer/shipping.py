@@ -169,10 +169,12 @@ class Shipping:
     def _away(self, error: Unavailable) -> None:
         self.counters["away"] += 1
         self._fresh = True
-        self._voice.once(
-            "away",
-            f"{self._route.address} is away: {error.message}; what is logged waits in the spool until it is back",
-        )
+        self._say("away", f"{self._route.address} is away: {error.message}; what is logged waits in the spool until it is back")
+
+    def _say(self, about: str, text: str) -> None:
+        """Once; and no word behind the job's own last one."""
+        if not self._stopping.is_set():
+            self._voice.once(about, text)
 
     def _serve(self, log: Log, mine: Delivery) -> None:
         threading.Thread(target=self._follow, args=(log, mine), name="smart-tuner-control", daemon=True).start()
@@ -294,7 +296,10 @@ class Shipping:
     # the thread that follows control
 
     def _follow(self, log: Log, mine: Delivery) -> None:
-        self._page, _ = opened_spool(self._spool.path)  # without the lock, which goes as soon as nothing is shipped any more
+        try:  # without the lock, which goes as soon as nothing is shipped any more
+            self._page, _ = opened_spool(self._spool.path)
+        except (CorruptData, OSError):  # the job has ended before this thread began, and its spool is gone
+            return
         self._placements.arrived(mine.attempt, self._page)
         bus: Bus | None = None
         position: int | None = None
@@ -310,10 +315,10 @@ class Shipping:
                     self._obey(bus, record, claims, mine.attempt)
                 position = following[number]
             except SmartTunerError as error:
-                self._voice.once("control", f"decisions cannot be heard just now: {error.message}")
+                self._say("control", f"decisions cannot be heard just now: {error.message}")
                 self._stopping.wait(RETRY_S[-1])
             except Exception as error:  # noqa: BLE001  # a fault of ours does not reach the training
-                self._voice.once("control fault", f"decisions are not heard any more: {type(error).__name__}: {error}")
+                self._say("control fault", f"decisions are not heard any more: {type(error).__name__}: {error}")
                 break
         self._placements.left(mine.attempt, over=False)
         page, self._page = self._page, -1

@@ -269,6 +269,42 @@ def test_what_cannot_be_helped_is_given_up_and_nobody_waits_for_it(job):
     job.log(0, 10)
 
 
+def test_a_job_that_has_ended_says_no_more_word_about_its_broker(job, capsys):
+    asked, answer = threading.Event(), threading.Event()
+
+    def late():
+        asked.set()
+        answer.wait(PATIENCE_S)
+        raise Unavailable("no broker answers", "wait")
+
+    job.made.append(one := Shipping(job.spool, Route(ADDRESS, late), SystemClock(), Voice()))
+    one.start()
+    assert asked.wait(PATIENCE_S)
+    one.close(0.0)
+    answer.set()
+    until(lambda: one.stopped)
+    assert one.counters["away"] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_spool_that_is_gone_before_decisions_are_followed_raises_nothing(job, broker, monkeypatch):
+    opened = []
+
+    def gone(path):  # the second is the thread's that follows control
+        opened.append(path)
+        if len(opened) > 1:
+            raise FileNotFoundError(path)
+        return opened_spool(path)
+
+    monkeypatch.setattr(shipping_module, "opened_spool", gone)
+    shipping = job.ship()
+    job.log(0, 10)
+    until(lambda: len(opened) > 1)
+    shipping.ring()
+    until(lambda: job.spool.unread == 0)
+    assert broker.points() == whole(10)
+
+
 def test_a_daemon_that_comes_takes_over_and_one_that_goes_hands_back(tmp_path, job, broker, monkeypatch):
     monkeypatch.setattr(direct, "PROBE_S", 0.0)
     monkeypatch.setattr(direct, "TAKE_OVER_S", 0.2)
