@@ -14,6 +14,7 @@ from smarttuner.core.errors import ConfigError
 from smarttuner.core.events import MetricChunk, Series, encode
 from smarttuner.core.ports import METRICS, Message, Record
 from smarttuner.core.switches import ALL, Switch
+from smarttuner.daemon import wiring
 from smarttuner.daemon.config import load
 from smarttuner.daemon.edge_line import Peer
 from smarttuner.daemon.wiring import Host
@@ -22,8 +23,15 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture
-def build(tmp_path):
-    hosts = []
+def build(tmp_path, monkeypatch):
+    """Makes hosts; the threads and files of one that was refused end with the test, too."""
+    hosts, grounds, ground_of = [], [], wiring.ground_of
+
+    def kept(*given):
+        grounds.append(ground_of(*given))
+        return grounds[-1]
+
+    monkeypatch.setattr(wiring, "ground_of", kept)
 
     def make(text, url="local:", clock=None):
         file = tmp_path / "c.yaml"
@@ -36,6 +44,9 @@ def build(tmp_path):
     yield make
     for host in hosts:
         host.close()
+    for ground in grounds:
+        if ground not in [host.ground for host in hosts]:
+            ground.close()
 
 
 def chunk(first, points=100, series="loss"):
