@@ -13,10 +13,12 @@ class Clerk:
     def __init__(self):
         self.answers = threading.Event()
         self.answers.set()
+        self.reached = threading.Semaphore(0)
         self.asked, self.end, self.error = 0, 10, None
 
     def committed(self, group):
         self.asked += 1
+        self.reached.release()
         self.answers.wait()
         if self.error:
             raise self.error
@@ -49,6 +51,8 @@ def test_while_a_question_hangs_everybody_gets_what_was_known_and_nobody_asks_ag
     clerk.answers.clear()
     assert gauge.lag("judge") == {("metrics", 0): 6}
     assert [gauge.lag(name) for name in ("judge", "store", "judge")] == [{("metrics", 0): 6}, {}, {("metrics", 0): 6}]
+    for _ in range(2):  # a machine that is busy may let the second begin only now
+        assert clerk.reached.acquire(timeout=60)
     assert clerk.asked == 2
 
 
