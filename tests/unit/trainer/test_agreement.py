@@ -282,16 +282,19 @@ def test_a_waiting_rank_is_ended_by_the_jobs_own_signal_handler():
     def handler(*_):
         raise KeyboardInterrupt
 
-    def waits():
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        one.pass_boundary()
+    def interrupt():
+        until(lambda: one.count == gate.LEAST_AHEAD)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
         for _ in range(gate.LEAST_AHEAD - 1):
             one.pass_boundary()
+        other = threading.Thread(target=interrupt)
+        other.start()
         with pytest.raises(KeyboardInterrupt):
-            waits()
+            one.pass_boundary()
+        other.join()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert one.count == gate.LEAST_AHEAD
