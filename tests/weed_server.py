@@ -19,10 +19,10 @@ WEED = shutil.which("weed", path=f"{os.path.dirname(sys.executable)}:{os.environ
 
 
 def free_ports(count):
-    """Below 50000: the server listens at each of them + 10000 too."""
+    """The server listens at each of them + 10000 too: all below 32768, from where on the kernel gives them to whoever connects."""
     found = []
     while len(found) < count:
-        port = random.randint(20_000, 45_000)
+        port = random.choice([one for one in range(11_000, 21_000) if one not in found])
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))
