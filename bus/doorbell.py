@@ -6,6 +6,7 @@ milliseconds (5.2 ms p50 instead of 0.056 ms).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 from ..core.clock import Clock, SystemClock
 from ..core.errors import Unavailable
 from . import daemon_socket
+from .descriptors import bears, mark_of
 from .ring import send_byte
 from .spool import Spool
 
@@ -40,6 +42,7 @@ class Doorbell:
         self._clock: Clock = clock or SystemClock()
         self._socket: socket.socket | None = None
         self._fd = -1
+        self._mark = (0, 0)
         self._next_check = 0.0
         self._open = True
         _forget_in_children(self)
@@ -82,7 +85,7 @@ class Doorbell:
 
     def ring(self) -> None:
         """The byte, for who has seen that the spool is armed."""
-        if self._fd >= 0:
+        if self._fd >= 0 and bears(self._fd, self._mark):
             send_byte(self._fd)
 
     def check(self) -> None:
@@ -93,8 +96,10 @@ class Doorbell:
             return
         self._next_check = now + CHECK_INTERVAL_S
         try:
-            if self._socket is not None:
+            if self._socket is not None and bears(self._fd, self._mark):
                 self._listen()
+            elif self._socket is not None:
+                self._hang_up()
             if self._socket is None:
                 if self.refused:
                     self.refused = ""
@@ -110,9 +115,12 @@ class Doorbell:
         self._hang_up()
 
     def _dial(self) -> None:
+        spool = self._spool
+        if not bears(spool.fd, spool.mark):
+            raise OSError(errno.EBADF, "the job has closed the spool's descriptor")
         self._socket = daemon_socket.dial(self.address)
         self._fd = self._socket.fileno()
-        spool = self._spool
+        self._mark = mark_of(self._fd)
         descriptors = [spool.fd]
         try:
             descriptors.append(os.pidfd_open(os.getpid()))
@@ -156,9 +164,12 @@ class Doorbell:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        self._fd = -1
+        fd, self._fd = self._fd, -1
         if self._socket is not None:
-            self._socket.close()
+            if bears(fd, self._mark):
+                self._socket.close()
+            else:
+                self._socket.detach()
             self._socket = None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from zlib import crc32
 
 from .control_page import ControlPage, Order
+from .descriptors import bears, mark_of, never_close
 from .ring import Ring
 from .series_names import NO_SHAPE, SeriesNames
 from .spool_file import create_file
@@ -55,8 +56,8 @@ class Spool(Ring):
     # Over 30 attributes CPython looks each up in a dictionary; slots keep log() at one load each.
     __slots__ = (
         "__weakref__", "_acquire", "_ahead", "_buffer", "_dropped", "_left", "_lock", "_mapped", "_overflowed", "_release",
-        "_reserve", "_ring", "_series", "_shape", "_skipped", "attempt", "fd", "identity", "not_numbers", "page", "path", "run",
-        "size", "survives_reboot", "words",
+        "_reserve", "_ring", "_series", "_shape", "_skipped", "attempt", "fd", "identity", "mark", "not_numbers", "page", "path",
+        "run", "size", "survives_reboot", "words",
     )  # fmt: skip
 
     def __init__(self, fd: int, path: str, identity: Identity, ring_bytes: int, survives_reboot: bool) -> None:
@@ -68,6 +69,7 @@ class Spool(Ring):
         self.not_numbers = 0
         self._dropped = self._overflowed = self._skipped = 0
         self._ring, self._reserve = ring_bytes, reserve_of(ring_bytes)
+        self.mark = mark_of(fd)
         self._mapped = mmap.mmap(fd, self.size)
         self._buffer = memoryview(self._mapped)
         self.words = self._buffer[:CONTROL_OFFSET].cast("Q")
@@ -232,12 +234,7 @@ class Spool(Ring):
         if held:
             self._lock.release()
         self._forget()
-        self._unmap()
-        self.page.release()
-        self.words.release()
-        self._buffer.release()
-        self._mapped.close()
-        os.close(self.fd)
+        self._let_go()
         if unlink:
             try:
                 os.unlink(self.path)
@@ -249,6 +246,26 @@ class Spool(Ring):
         self._open = False
         self._acquire = _never
         self._left.clear()
+
+    def _let_go(self) -> None:
+        self._unmap()
+        self.page.release()
+        self.words.release()
+        self._buffer.release()
+        if bears(self.fd, self.mark):
+            self._mapped.close()
+            os.close(self.fd)
+        else:
+            never_close(self._mapped)
+
+    def _forget_in_child(self) -> None:
+        """At once: the child may close all descriptors next, and give their numbers to its own files."""
+        if self._open:
+            self._forget()
+            try:
+                self._let_go()
+            except BufferError:  # code of ours that was at work called what forked
+                never_close(self._mapped)
 
     def _leave(self, entry: tuple[int, dict[str, float], float] | tuple[bytes, bool]) -> bool:
         """For the holder of the lock to write. It may be this very thread, interrupted by the signal whose handler logs."""
@@ -396,6 +413,6 @@ def _forget_in_children(spool: Spool) -> None:
     def forget() -> None:
         found = reference()
         if found is not None:
-            found._forget()
+            found._forget_in_child()
 
     os.register_at_fork(after_in_child=forget)

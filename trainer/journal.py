@@ -7,6 +7,7 @@ away, and the zero bytes behind the last line end the reading.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ..bus.descriptors import bears, mark_of
 from ..bus.process import boot_id, pid_started
 from ..core.errors import Unavailable
 from ..core.events import Ack
@@ -50,6 +52,7 @@ class Journal:
         self.path = path
         self._answers: dict[str, Ack] = {}
         self._file = -1
+        self._mark = (0, 0)
         self._end = 0
         self._room = 0
 
@@ -60,6 +63,7 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             journal._file = os.open(journal.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            journal._mark = mark_of(journal._file)
             journal._grow(ROOM_BYTES)
             journal._append(Line("opened", boot_id(), pid=pid, pid_started=pid_started(pid), group=group), sync=False)
         except OSError as error:
@@ -92,17 +96,19 @@ class Journal:
 
     def close(self, unlink: bool = False) -> None:
         """Lets go of the file; with `unlink`, removes it: nothing in it is still to be said."""
-        if self._file >= 0:
+        if bears(self._file, self._mark):
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
             os.close(self._file)
-            self._file = -1
+        self._file = -1
         if unlink:
             self.path.unlink(missing_ok=True)
 
     def _append(self, line: Line, sync: bool = True) -> None:
         row = _row(line)
         try:
+            if not bears(self._file, self._mark):
+                raise OSError(errno.EBADF, "the job has closed its descriptor")
             if self._end + len(row) > self._room:
                 self._grow(self._room + max(ROOM_BYTES, len(row)))
             os.pwrite(self._file, row, self._end)
