@@ -30,6 +30,12 @@ class SmartTunerLogger(Logger):  # type: ignore[misc]  # a class of an optional 
         self._options = options
         self._config: dict[str, Any] = {}
         self._run: Attachment | None = None
+        self.folder: str | None = None
+
+    @property
+    def save_dir(self) -> str | None:
+        """The Trainer's own folder where it was given no logger, which its `log_dir` is then."""
+        return self.folder
 
     @property
     def name(self) -> str | None:
@@ -77,22 +83,29 @@ class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optio
         self.logger: SmartTunerLogger | None = None
         self._mine = SmartTunerLogger(name, **options)
         self._run: Attachment | None = None
+        self._alone = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The logger that was given to the Trainer, else one of our own beside the others. Weights are put back after an
-        average of this step's was taken, not before."""
+        """The logger that was given to the Trainer, else one of our own beside the others; beside none only while it trains, for
+        where checkpoints go is named after a logger where there is one. Weights are put back after an average of this step's
+        was taken, not before."""
         if stage == "fit":
             if averaging(trainer):
                 trainer.callbacks = [*(one for one in trainer.callbacks if one is not self), self]
             given = [one for one in trainer.loggers if isinstance(one, SmartTunerLogger)]
             self.logger = given[0] if given else self._mine
-            if not given:
+            self._alone = not trainer.loggers
+            if not given and not self._alone:
                 trainer.loggers = [*trainer.loggers, self._mine]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attaches, on every rank: optimizers stand, and a checkpoint to resume from has been loaded."""
         if self.logger is None:
             return
+        if self._alone:
+            self._mine.folder = trainer.default_root_dir
+            self._mine.log_hyperparams(dict(pl_module.hparams_initial))
+            trainer.loggers = [*trainer.loggers, self._mine]
         monitor, goal = judged(trainer)
         self._run = self.logger.attach(
             optimizer=list(trainer.optimizers),
@@ -124,6 +137,12 @@ class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optio
         if self._run is not None:
             self._run.finish()
             self._run = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A Trainer without a logger has none again."""
+        if self._alone and stage == "fit":
+            self._mine.finalize("success")
+            trainer.loggers = [one for one in trainer.loggers if one is not self._mine]
 
 
 def judged(trainer: Trainer) -> tuple[str | None, Any]:

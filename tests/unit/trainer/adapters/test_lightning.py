@@ -1,5 +1,7 @@
 """Real trainings by Lightning, watched and steered; the daemon's side is done by hand (see conftest)."""
 
+import pathlib
+
 import pytest
 import torch
 
@@ -173,3 +175,13 @@ def test_monitor_and_goal_are_what_lightning_was_told():
     assert told() == (None, None)
     assert told(ModelCheckpoint(monitor="acc", mode="max")) == ("acc", "max")
     assert told(ModelCheckpoint(monitor="acc", mode="max"), EarlyStopping("val_loss")) == ("val_loss", "min")
+
+
+def test_checkpoints_of_a_trainer_without_a_logger_go_where_they_go_unwatched(tmp_path, state):
+    told = []
+    for folder, ours in ((tmp_path / "alone", []), (tmp_path / "watched", [SmartTunerCallback("r")])):
+        kept, logs = ModelCheckpoint(), []
+        looks = pl.callbacks.LambdaCallback(on_train_batch_end=lambda one, *_, logs=logs: logs.append(one.log_dir))
+        trainer, _ = train(folder, *ours, looks, kept, epochs=1)
+        told.append((pathlib.Path(kept.best_model_path).relative_to(folder), set(logs) == {str(folder)}, trainer.loggers))
+    assert told[0] == told[1]
