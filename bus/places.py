@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.errors import ConfigError
+
 SYSTEM_SOCKET = Path("/run/smart-tuner/bus.sock")
 SYSTEM_FOLDER = Path("/var/lib/smart-tuner")
 LOCAL_BUS = "local:"
@@ -47,10 +49,15 @@ class Place:
 
 
 def state_home(environ: Mapping[str, str]) -> Path:
-    """The person's own directory, `$XDG_STATE_HOME/smart-tuner`; a relative XDG_STATE_HOME is ignored, as XDG asks."""
+    """The person's own directory, `$XDG_STATE_HOME/smart-tuner`; a relative XDG_STATE_HOME is ignored, as XDG asks. ConfigError
+    for a user without a home, to whom `~` is a name: a folder called so would come to lie wherever the job runs."""
     base = environ.get("XDG_STATE_HOME", "")
-    home = Path(base) if os.path.isabs(base) else Path(environ.get("HOME") or os.path.expanduser("~")) / ".local" / "state"
-    return home / "smart-tuner"
+    if os.path.isabs(base):
+        return Path(base) / "smart-tuner"
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise ConfigError("this user has no home directory", "set HOME or XDG_STATE_HOME to the path of a folder")
+    return Path(home) / ".local" / "state" / "smart-tuner"
 
 
 def spool_folder(environ: Mapping[str, str]) -> Path:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from smarttuner.bus import places
+from smarttuner.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,13 @@ def test_a_system_service_that_runs_comes_before_the_persons_own(tmp_path):
 def test_spools_lie_with_the_person_wherever_the_data_goes():
     assert places.spool_folder({"HOME": "/home/p", "SMART_TUNER_DATA_DIR": "/d"}) == Path("/home/p/.local/state/smart-tuner/spool")
     assert places.state_home({"HOME": "/h", "XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/smart-tuner")
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": "here"}, {"XDG_STATE_HOME": "relative"}])
+def test_a_user_without_a_home_gets_no_folder_called_tilde(environ, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it answers where neither HOME nor passwd tells
+    with pytest.raises(ConfigError, match="XDG_STATE_HOME"):
+        places.state_home(environ)
 
 
 def test_a_broker_is_the_address_where_one_is_named():
