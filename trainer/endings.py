@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import threading
@@ -73,6 +74,7 @@ class Endings:
         code counts only if nothing was logged after it. A bare `raise SystemExit(3)` is seen by nobody."""
         chained = sys.exit
 
+        @functools.wraps(chained)  # pickled by this name, as it is unwatched
         def leave(status: Any = None, /) -> Any:
             self._note(status)
             chained(status)

@@ -77,6 +77,14 @@ def test_copies_are_inert_and_name_the_same_run(attach):
     assert {row[0] for row in run.host.read().points} == {"a"}
 
 
+def test_a_spawned_worker_may_still_be_told_to_exit(attach):
+    attach()
+    worker = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(3,))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 3
+
+
 def test_threads_may_log_at_once(attach):
     run = attach()
     threads = [
