@@ -230,6 +230,7 @@ def test_only_rank_0_logs_and_no_other_says_a_word(attach, monkeypatch, state, c
 
 def test_kafka_without_a_daemon_says_that_the_job_ships_by_itself(attach, capsys, monkeypatch):
     monkeypatch.setattr("smarttuner.trainer.direct.Direct.finish_wait_s", 0.0)
+    monkeypatch.setattr("smarttuner.trainer.direct.CLOSE_S", 60.0)  # its thread ends with the test
     attach(bus="kafka://127.0.0.1:1")
     said = capsys.readouterr().err
     assert "-> kafka://127.0.0.1:1; no daemon listens in" in said
