@@ -1,8 +1,10 @@
 """`smart-tuner train` as processes: ranks, signals, a daemon that prunes, resuming, speaking."""
 
+import contextlib
 import json
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -61,6 +63,15 @@ def place(tmp_path):
         one.stdout.close()
 
 
+def free_port():
+    """One that the kernel gives to nobody who connects or takes any: the ranks come to it many seconds later."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as one:
+            port = random.randint(5_000, 10_000)
+            one.bind(("localhost", port))
+            return port
+
+
 class Place:
     """A workplace that no other test shares."""
 
@@ -89,10 +100,7 @@ class Place:
         return self.start(*fixed, "--json", *more, **environment)
 
     def ranks(self, name, *more, **options):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = str(free.getsockname()[1])
-        there = {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        there = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
         return [self.train(name, *more, world=2, rank=rank, **options, **there) for rank in (0, 1)]
 
     def ended(self, process, code=0):
