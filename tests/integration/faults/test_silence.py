@@ -43,7 +43,7 @@ def test_a_job_that_hangs_is_told_of_once_a_silence_and_one_that_is_stopped_or_w
 
 
 def test_a_daemon_that_is_killed_in_the_middle_of_a_silence_tells_of_it_once(place, until):
-    place.config.write_text(STALL.replace("publish_s: 0.2", "publish_s: 600"))
+    place.config.write_text(STALL.replace("publish_s: 0.2", "publish_s: 60"))
     daemon = place.daemon().ready()
     job = place.job("hung", pause_s=0.01).reaches(50)
     until(lambda: daemon.ask()["jobs"] == 1)
