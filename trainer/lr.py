@@ -152,8 +152,8 @@ class Steering(Stepping):
                 used = lr * multiplier
                 if used < self.min_lr:
                     used = max(used, min(lr, self.min_lr))
+            placed.groups.append((group, lr, used))  # first: an interrupt may come in between
             group["lr"] = used
-            placed.groups.append((group, lr, used))
         if others:
             self._place_others(optimizer)
         return guard
@@ -211,8 +211,9 @@ class Steering(Stepping):
     def _of_groups(self) -> list[Rate]:
         """The rate of each group, worked out again when groups were added or taken away."""
         if len(self._rates) != len(self.optimizer.param_groups):
-            self._rates = [self.intent.rate(self.name, *names) for names in self.names()]
-            self._plan = [None if rate == AS_USUAL else (rate.multiplier, rate.hold) for rate in self._rates]
+            rates = [self.intent.rate(self.name, *names) for names in self.names()]
+            plan = [None if rate == AS_USUAL else (rate.multiplier, rate.hold) for rate in rates]
+            self._rates, self._plan = rates, plan  # both or none, where an interrupt comes
         return self._rates
 
     def _place_others(self, optimizer: Any) -> None:
@@ -240,8 +241,8 @@ class Steering(Stepping):
             self._failed(error)
 
     def _put_back(self) -> None:
-        self.frame, self.code = 0, None
         self.overwritten += self.placed.put_back()
+        self.frame, self.code = 0, None
 
 
 def are_one(one: Any, other: Any) -> bool:

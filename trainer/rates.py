@@ -69,29 +69,31 @@ class Placed(Places):
         return next((own for tensor, own in self._tensors if tensor is lr), lr)
 
     def put_back(self) -> int:
-        """Puts everything back. Returns how many groups got a rate from their owner meanwhile, which stands."""
+        """Puts everything back. Returns how many groups got a rate from their owner meanwhile, which stands. Where an interrupt
+        cuts it off, all is still noted, and it can be done again."""
         overwritten = 0
         for group, own, wanted in self.groups:
-            if group.get("lr") is wanted:
+            lr = group.get("lr")
+            if lr is wanted:
                 group["lr"] = own
-            else:
+            elif lr is not own:
                 overwritten += 1
-        self.any = False
-        self.groups.clear()
         if self._tensors or self._functions:
             self._put_back_others()
+        self.groups.clear()
+        self.any = False
         return overwritten
 
     def _put_back_others(self) -> None:
-        while self._tensors:
-            tensor, own = self._tensors.pop()
+        for tensor, own in self._tensors:
             tensor.detach().copy_(own)
-        while self._functions:
-            optimizer, before = self._functions.pop()
+        for optimizer, before in reversed(self._functions):
             if before is None:
                 optimizer.__dict__.pop("_get_lr", None)
             else:
                 optimizer._get_lr = before
+        self._functions.clear()
+        self._tensors.clear()
 
 
 def wanted(lr: float, rate: Rate, floor: float) -> float:

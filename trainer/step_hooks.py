@@ -105,8 +105,12 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Guard] | 
                 steering.code = frame.f_code
             if steering.steers:
                 guard = steering.place(optimizer, kwargs)
-    except Exception as error:  # noqa: BLE001  # fail open: the job goes on
-        HOOKS.failed(error)
+    except BaseException as error:
+        _put_back(optimizer)
+        if not isinstance(error, Exception):
+            raise
+        HOOKS.failed(error)  # fail open: the job goes on
+        return None
     return None if guard is None else (args, guard)
 
 
@@ -115,19 +119,29 @@ def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     for steering in HOOKS.steerings if optimizer is HOOKS.only else HOOKS.known.get(id(optimizer), HOOKS.steerings):
         try:
             if steering.frame == frame:  # else it is a step inside a step
-                steering.frame = 0
                 if steering.placed.any:
                     steering.overwritten += steering.placed.put_back()
                     if type(kwargs) is Guard and not kwargs:
                         steering.guard = kwargs
+                steering.frame = 0
                 calm = steering.calm
                 if calm is not None and calm.fresh and calm.page[0] == calm.expected:
                     calm.fresh = False
                     calm.steps += 1
                 elif steering.boundary is not None:
                     steering.boundary()
-        except Exception as error:  # noqa: BLE001  # fail open: the job goes on
-            HOOKS.failed(error)
+        except BaseException as error:
+            _put_back(optimizer)
+            if not isinstance(error, Exception):
+                raise
+            HOOKS.failed(error)  # fail open: the job goes on
+
+
+def _put_back(optimizer: Any) -> None:
+    """The user's rates, before the script goes on behind the `except` in which an interrupt of ours ends."""
+    for steering in HOOKS.known.get(id(optimizer), HOOKS.steerings):
+        if steering.placed.any:
+            steering.placed.put_back()
 
 
 # A compiled optimizer would trace into them otherwise.
