@@ -103,8 +103,8 @@ class Control:
         if not self.effects.steerings and threading.get_ident() != self._thread:
             return
         self._busy = True  # a callback of the job's may log, which looks again
-        step = where()
         try:
+            step = where()
             if revision != self._seen or self._unsent:
                 self._seen = revision
                 for waiting in list(self._unsent.values()):

@@ -185,6 +185,20 @@ def test_a_callback_that_logs_does_not_begin_another_boundary(attach):
     assert len(run.host.read().acks) == 1
 
 
+def test_an_interrupt_before_anything_is_done_leaves_the_boundary_to_the_next(attach):
+    run = attach()
+    run.log({"a": 1.0}, step=0)
+    run.host.order("prune", "p1")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run._line.control.look(interrupted)
+    run.log({"a": 1.0}, step=1)
+    assert run.host.answers() == {"p1": ("applied", "")}
+
+
 def test_acks_that_find_no_room_are_said_later_and_keep_their_slot(attach):
     run = attach()
     order = run.host.order("prune")
