@@ -10,14 +10,13 @@ import errno
 import os
 import select
 import socket
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from ..core.clock import Clock, SystemClock
 from ..core.errors import Unavailable
 from . import daemon_socket
-from .descriptors import bears, mark_of
+from .descriptors import bears, in_children, mark_of
 from .ring import send_byte
 from .spool import Spool
 
@@ -45,7 +44,7 @@ class Doorbell:
         self._mark = (0, 0)
         self._next_check = 0.0
         self._open = True
-        _forget_in_children(self)
+        in_children(self, Doorbell.close)
 
     @classmethod
     def connect(cls, address: str, spool: Spool, hello: Mapping[str, Any], clock: Clock | None = None) -> Doorbell | None:
@@ -194,14 +193,3 @@ def hand_over_leftover(address: str, path: str) -> bool:
         return False
     finally:
         os.close(fd)
-
-
-def _forget_in_children(bell: Doorbell) -> None:
-    reference = weakref.ref(bell)
-
-    def forget() -> None:
-        found = reference()
-        if found is not None:
-            found.close()
-
-    os.register_at_fork(after_in_child=forget)

@@ -42,12 +42,13 @@ NO_SHAPE = Shape((), struct.pack, struct.pack_into, 1 << 62, 0, b"")
 class SeriesNames:
     """The job's side of the names area."""
 
-    __slots__ = ("_buffer", "_ids", "_shapes", "_used", "_words")
+    __slots__ = ("_buffer", "_coming", "_ids", "_shapes", "_used", "_words")
 
     def __init__(self, buffer: memoryview, words: memoryview) -> None:
         self._buffer, self._words = buffer, words
         self._ids: dict[str, int] = {}
         self._used = 0
+        self._coming: tuple[str, int] | None = None
         self._shapes: dict[tuple[Any, ...], Shape] = {}
 
     def shape(self, keys: tuple[Any, ...]) -> Shape | None:
@@ -72,6 +73,9 @@ class SeriesNames:
         known = self._ids.get(name, -1) if isinstance(name, str) else -1
         if known >= 0:
             return known
+        if self._coming is not None:  # an exception of a signal's handler has cut it off
+            self._publish(*self._coming)
+            return self.define(name)
         try:
             spelled = str.encode(name)
         except (TypeError, UnicodeEncodeError):
@@ -84,7 +88,13 @@ class SeriesNames:
         at = NAMES_OFFSET + self._used
         self._buffer[at : at + NAME_HEAD.size] = NAME_HEAD.pack(len(spelled), 0, zlib.crc32(spelled))
         self._buffer[at + NAME_HEAD.size : at + NAME_HEAD.size + len(spelled)] = spelled
-        self._used += size
-        self._words[WORD_NAMES] = self._used
-        self._ids[name] = len(self._ids)
+        self._coming = name, self._used + size
+        self._publish(*self._coming)
         return self._ids[name]
+
+    def _publish(self, name: str, used: int) -> None:
+        """The name is written. In such an order that doing it again changes nothing: a name that came twice, or never, would
+        put the values of all later ones under wrong names."""
+        self._words[WORD_NAMES] = self._used = used
+        self._ids.setdefault(name, len(self._ids))
+        self._coming = None

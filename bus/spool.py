@@ -10,7 +10,6 @@ import operator
 import os
 import struct
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -18,7 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from .control_page import ControlPage, Order
-from .descriptors import bears, mark_of, never_close
+from .descriptors import bears, in_children, mark_of, never_close
 from .ring import Ring
 from .series_names import NO_SHAPE, SeriesNames
 from .spool_file import create_file
@@ -56,8 +55,8 @@ class Spool(Ring):
     # Over 30 attributes CPython looks each up in a dictionary; slots keep log() at one load each.
     __slots__ = (
         "__weakref__", "_acquire", "_ahead", "_buffer", "_dropped", "_left", "_lock", "_mapped", "_overflowed", "_release",
-        "_reserve", "_ring", "_series", "_shape", "_skipped", "attempt", "fd", "identity", "mark", "not_numbers", "page", "path",
-        "run", "size", "survives_reboot", "words",
+        "_reserve", "_ring", "_series", "_shape", "_skipped", "_stuck_at", "attempt", "fd", "identity", "mark", "not_numbers",
+        "page", "path", "run", "size", "survives_reboot", "words",
     )  # fmt: skip
 
     def __init__(self, fd: int, path: str, identity: Identity, ring_bytes: int, survives_reboot: bool) -> None:
@@ -84,11 +83,12 @@ class Spool(Ring):
         self._left: deque[tuple[int, dict[str, float], float] | tuple[bytes, bool]] = deque()
         self._ahead = count(1)
         self._lock = threading.Lock()
+        self._stuck_at = -1
         self._acquire: Callable[[bool], bool] = self._lock.acquire
         self._release = self._lock.release
         self._open = True
         self._map(self._buffer, 8 * WORD_HEAD, 8 * WORD_ARMED, CONTROL_OFFSET, RING_OFFSET)
-        _forget_in_children(self)
+        in_children(self, Spool._forget_in_child)
 
     @classmethod
     def create(
@@ -224,11 +224,20 @@ class Spool(Ring):
         if self._open:
             self.page.answered(order_id)
 
+    def unlock(self) -> None:
+        """About once a second: frees the lock where an exception of a signal's handler came between taking it and using it. Of
+        a thread that waits for the GIL just there nothing is seen a second later."""
+        stuck_at = self._head if self._lock.locked() and not self._busy else -1
+        if stuck_at == self._stuck_at != -1:
+            self._lock.release()
+            self._settle()
+        self._stuck_at = stuck_at
+
     def close(self, unlink: bool = False) -> None:
         """Writes what waits and lets go of the file; `unlink` removes it. Idempotent."""
         if not self._open:
             return
-        # An exception thrown by a signal handler between taking the lock and using it leaves it taken for good.
+        # As above: it may be taken for good.
         held = self._lock.acquire(timeout=_CLOSING_WAIT_S)
         self._empty()
         if held:
@@ -405,14 +414,3 @@ def _number(value: Any) -> float | None:
 
 def _never(_: bool) -> bool:
     return False
-
-
-def _forget_in_children(spool: Spool) -> None:
-    reference = weakref.ref(spool)
-
-    def forget() -> None:
-        found = reference()
-        if found is not None:
-            found._forget_in_child()
-
-    os.register_at_fork(after_in_child=forget)

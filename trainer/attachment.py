@@ -315,6 +315,7 @@ class Attachment:
         line = self._line
         if line is None:
             return
+        line.spool.unlock()
         self._take_arrived(line)
         self._intake.fold()
         line.bell.check()

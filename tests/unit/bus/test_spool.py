@@ -6,6 +6,7 @@ import pytest
 from smarttuner.bus import filesystem, spool_layout
 from smarttuner.bus.control_page import Order, PageWriter
 from smarttuner.bus.spool import Spool
+from smarttuner.bus.spool_reader import SpoolReader
 from smarttuner.core.errors import Unavailable, UsageError
 
 
@@ -116,6 +117,46 @@ def test_close_writes_what_was_left_even_if_the_lock_was_never_given_back(tmp_pa
     assert spool_layout.pread_word(fd, spool_layout.WORD_HEAD) > 0
     os.close(fd)
     assert not made.log(2, {"loss": 1.0}, 0.0)
+
+
+def test_a_lock_that_was_never_given_back_is_freed_at_the_second_look_and_what_waited_is_written(spool):
+    spool._lock.acquire()  # as an exception of a handler's leaves it that comes before the holder does anything
+    assert spool.log(1, {"loss": 1.0}, 0.0)
+    spool.unlock()
+    assert spool._left
+    spool.unlock()
+    assert not spool._left
+    assert spool.log(2, {"loss": 1.0}, 0.0)
+    assert spool._head > 0
+
+
+def test_a_lock_that_is_at_work_is_left_alone(spool):
+    spool._lock.acquire()
+    spool._busy = True
+    for _ in range(3):
+        spool.unlock()
+    assert spool._lock.locked()
+    spool._busy = False
+    spool.unlock()
+    spool._lock.release()
+    spool.unlock()
+    assert spool.log(1, {"loss": 1.0}, 0.0)
+    assert not spool._lock.locked()
+
+
+def test_a_name_whose_writing_was_cut_off_is_written_once_and_the_names_after_it_keep_their_values(spool):
+    class CutOff(dict):
+        def setdefault(self, *_):
+            raise KeyboardInterrupt
+
+    ids, spool._series._ids = spool._series._ids, CutOff()
+    with pytest.raises(KeyboardInterrupt):
+        spool.log(1, {"loss": 1.0}, 0.0)
+    spool._series._ids = ids
+    assert spool.log(2, {"accuracy": 2.0, "loss": 3.0}, 0.0)
+    reader = SpoolReader(os.dup(spool.fd))
+    assert [rows.names for rows in reader.read(0.0)] == [("accuracy", "loss")]
+    reader.close()
 
 
 def test_a_full_disk_is_unavailable_and_leaves_no_file(tmp_path, monkeypatch):
