@@ -183,7 +183,7 @@ class Steering(Stepping):
             except Exception as error:  # noqa: BLE001  # as above
                 failed(error)
 
-        if hasattr(self.optimizer, "register_state_dict_post_hook"):
+        if hasattr(self.optimizer, "_optimizer_state_dict_post_hooks"):  # a class without super().__init__() has none
             self._handles = [
                 self.optimizer.register_state_dict_pre_hook(before),
                 self.optimizer.register_state_dict_post_hook(after),

@@ -73,8 +73,12 @@ def open_attachment(terms: Terms, parts: Parts, voice: Voice, clock: Clock) -> A
     late = Late(effects, [parts, effects.checkpoints.parts], attachment.boundary)
     attachment.connect(line, late, lambda: ENDINGS.remove(attachment), leading)
     ENDINGS.add(attachment)
-    for steering in line.steerings:
-        HOOKS.add(steering)
+    try:
+        for steering in line.steerings:
+            HOOKS.add(steering)
+    except BaseException:
+        attachment.end("failed", "attach did not come to its end")
+        raise
     try:
         if leading is not None:
             leading.lead(lead(terms, parts, effects, table, voice, clock), line.control.agreed, line.control.decline)

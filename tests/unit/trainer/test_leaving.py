@@ -5,6 +5,8 @@ import weakref
 
 import pytest
 import torch
+from smarttuner.trainer.endings import ENDINGS
+from smarttuner.trainer.lr import Steering
 from smarttuner.trainer.step_hooks import HOOKS
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -48,6 +50,30 @@ def test_a_run_may_end_in_whatever_a_step_calls(register, attach):
     assert len(steps) == 3
     attach(optimizer=optimizer).finish()
     assert HOOKS._handles == []
+
+
+def test_an_optimizer_that_never_called_its_base_class_is_watched_all_the_same(attach):
+    class Bare(torch.optim.Optimizer):
+        def __init__(self, weights):
+            self.param_groups, self.state = [{"params": weights, "lr": 0.1}], {}
+
+        def step(self, closure=None):
+            pass
+
+    run = attach(optimizer=Bare([torch.ones(1)]))
+    run.log({"a": 1.0}, step=0)
+    assert ("a", 0, 1.0) in run.host.read().points
+
+
+def test_an_attach_that_fails_at_its_end_leaves_no_run_behind(attach, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("of ours")
+
+    monkeypatch.setattr(Steering, "watch_state", fails)
+    run = attach(optimizer=optimizer_of())
+    assert run._line is None
+    assert (HOOKS.steerings, HOOKS._handles) == ((), [])
+    assert not ENDINGS._open
 
 
 def test_the_handle_of_a_run_that_has_ended_holds_nothing_of_the_training(attach):
