@@ -53,7 +53,7 @@ def of_handler(error: BaseException) -> BaseException | None:
         interrupted = _interrupted(one.__traceback__)
         if interrupted is not None and (one is error or _is_below(interrupted, catcher)):
             return one
-        before = one.__cause__ or one.__context__
+        before = one.__context__ if one.__cause__ is None else one.__cause__
         if before is None or id(before) in seen:
             return None
         one = before

@@ -277,6 +277,22 @@ def test_an_error_of_ours_is_none(attach, monkeypatch):
     run.failures = 0
 
 
+def test_an_exception_that_is_asked_for_no_truth_is_looked_behind_all_the_same():
+    class Several(Exception):
+        def __bool__(self):
+            raise RuntimeError
+
+    def ours():
+        try:
+            raise Several
+        except Several as cause:
+            raise OSError from cause
+
+    with pytest.raises(OSError) as caught:
+        ours()
+    assert of_handler(caught.value) is None
+
+
 def test_an_exception_that_cannot_say_what_it_is_is_told_by_its_name():
     class Mute(Exception):
         def __str__(self):
