@@ -10,7 +10,9 @@ import pytest
 from training_faults import FAULTS, FROM_THE_START
 
 JOB = pathlib.Path(__file__).with_name("rank_job.py")
-PATIENCE_S = 120
+PATIENCE_S = 500
+"""For all ways together, which take two minutes where five processes want each core."""
+pytestmark = pytest.mark.timeout(600)
 MOST_STEPS = 20_000
 """So many steps of a few microseconds a job takes that nobody ends (rank_job.py)."""
 
