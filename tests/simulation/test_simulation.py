@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # each took up to 180 s where ten processes wanted two cores
 HERE = pathlib.Path(__file__).parent
 SEEDS = ["1,2,3", "4,5,6", "7,8,9", "10,11,12"]
 PLANTED = re.findall(r"^        (\w+),$", (HERE / "planted.py").read_text(), re.MULTILINE)
@@ -21,7 +22,7 @@ def simulate(*arguments, script="runner.py"):
     """A process of its own: it forks, and pytest's has threads."""
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=290, env=environ)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=580, env=environ)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
