@@ -110,14 +110,14 @@ class Job:
     def said(self):
         return (self.folder / "said").read_text(errors="replace")
 
-    def reaches(self, count):
+    def reaches(self, count, timeout_s=PATIENCE_S):
         """Waits until it has logged `count` times."""
 
         def there():
             assert self.process.poll() is None or self.logged >= count, self.said()
             return self.logged >= count
 
-        until(there, told=self.said)
+        until(there, timeout_s, told=self.said)
         return self
 
     def tell_to_end(self):

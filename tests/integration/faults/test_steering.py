@@ -16,7 +16,7 @@ class Steered:
         self.daemon = place.daemon().ready()
         self.job = place.job("steered", torch=True, descent=3, pause_s=0.01, attach={"monitor": "val_loss", "goal": "min"})
         self.watched = place.job("watched", attach={"mode": "observe"})
-        self.job.reaches(30)
+        self.job.reaches(30, 300.0)  # torch may take that long to import on a machine with much else to do
         self.watched.reaches(5)
         until(lambda: {"steered", "watched"} <= set(place.states()))
 
