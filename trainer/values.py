@@ -41,14 +41,17 @@ class PinnedCopy:
         import torch
 
         one = tensor.detach()
-        self._host = torch.empty((), dtype=one.dtype, pin_memory=True)
+        self._host = torch.empty((), dtype=one.dtype, device="cpu", pin_memory=True)
         self._host.copy_(one.reshape(()), non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(one.device))
 
     def arrived(self) -> bool:
-        """Whether the copy is complete; asks the driver, waits for nothing."""
-        return bool(self._event.query())
+        """Whether the copy is complete; asks the driver, waits for nothing. While this thread captures a graph nothing is asked:
+        the question would end the capture (CUDA's guide, "CUDA Graphs", prohibited and unhandled operations)."""
+        import torch
+
+        return not torch.cuda.is_current_stream_capturing() and bool(self._event.query())
 
     def value(self) -> float:
         """The number; waits for it where it has not arrived."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 
 from ..attach import attach
 from ..attachment import Attachment
@@ -31,6 +31,13 @@ class SmartTunerLogger(Logger):  # type: ignore[misc]  # a class of an optional 
         self._config: dict[str, Any] = {}
         self._run: Attachment | None = None
         self.folder: str | None = None
+        """That of a Trainer which was given no logger: code of the job's that asks for one then finds ours, and it takes anything
+        as Lightning's own DummyLogger does."""
+
+    def __getattr__(self, name: str) -> Any:
+        if self.__dict__.get("folder") is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return _nothing
 
     @property
     def save_dir(self) -> str | None:
@@ -48,9 +55,9 @@ class SmartTunerLogger(Logger):  # type: ignore[misc]  # a class of an optional 
         return self._run.attempt if self._run is not None else None
 
     @property
-    def experiment(self) -> Attachment | None:
+    def experiment(self) -> Attachment | DummyExperiment | None:
         """The run, as `attach` gives it; None until the training has begun, for Lightning asks before it is set up."""
-        return self._run
+        return self._run if self.folder is None else DummyExperiment()
 
     def attach(self, **given: Any) -> Attachment:
         """Attaches anew, with what the callback knows of the training."""
@@ -143,6 +150,10 @@ class SmartTunerCallback(Callback):  # type: ignore[misc]  # a class of an optio
         if self._alone and stage == "fit":
             self._mine.finalize("success")
             trainer.loggers = [one for one in trainer.loggers if one is not self._mine]
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
 
 
 def judged(trainer: Trainer) -> tuple[str | None, Any]:

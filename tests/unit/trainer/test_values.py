@@ -1,7 +1,10 @@
 """Values that are still on a device when log() returns, by a stand-in for the copy: no accelerator is needed to test the order."""
 
+from types import SimpleNamespace
+
 import pytest
-from smarttuner.trainer.values import Intake, plain, step_of
+import torch
+from smarttuner.trainer.values import Intake, PinnedCopy, plain, step_of
 from smarttuner.trainer.voice import Voice
 
 
@@ -60,6 +63,16 @@ def test_what_waits_for_a_device_is_bounded_and_the_end_waits_for_the_rest(intak
         intake.numbers({"loss": OnDevice(step)}, step, 1.0)
     assert intake.dropped == 5000 - 4096
     assert [row[0] for row in intake.arrived(wait=True)] == list(range(5000 - 4096, 5000))
+
+
+def test_a_device_is_not_asked_while_a_graph_is_captured(monkeypatch):
+    asked = []
+    copy = PinnedCopy.__new__(PinnedCopy)  # a whole one needs a device
+    copy._event = SimpleNamespace(query=lambda: asked.append(1) or True)
+    for capturing in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda capturing=capturing: capturing)
+        assert copy.arrived() is not capturing
+    assert asked == [1]
 
 
 def test_what_is_remembered_of_steps_is_bounded_and_still_finds_repetitions(intake):

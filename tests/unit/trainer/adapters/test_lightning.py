@@ -177,6 +177,19 @@ def test_monitor_and_goal_are_what_lightning_was_told():
     assert told(ModelCheckpoint(monitor="acc", mode="max"), EarlyStopping("val_loss")) == ("val_loss", "min")
 
 
+def test_code_of_a_module_that_logs_pictures_finds_no_logger_that_it_cannot_use(tmp_path, state):
+    class Pictures(Module):
+        def on_train_batch_end(self, *_):
+            if self.logger:
+                self.logger.experiment.add_image("picture", torch.zeros(3, 2, 2), 1)
+                self.logger.log_image(key="picture", images=[])
+
+    trainer, _ = train(tmp_path, SmartTunerCallback("r"), epochs=1, module=Pictures())
+    assert trainer.state.finished
+    with pytest.raises(AttributeError, match="no attribute 'log_image'"):
+        SmartTunerLogger("r").log_image  # one that was asked for says what it has not
+
+
 def test_checkpoints_of_a_trainer_without_a_logger_go_where_they_go_unwatched(tmp_path, state):
     told = []
     for folder, ours in ((tmp_path / "alone", []), (tmp_path / "watched", [SmartTunerCallback("r")])):
