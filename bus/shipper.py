@@ -36,7 +36,8 @@ class Shipper:
         self.group = group or identity.group
         self.ended = False
         self.strange_events = 0
-        self.points = 0
+        self.points = self.calls = 0
+        """Read so far: points, and calls of log()."""
 
     @property
     def key(self) -> str:
@@ -55,6 +56,7 @@ class Shipper:
                 self._ship_event(one, messages)
                 continue
             size = len(one.names) * len(one.positions)
+            self.calls += len(one.positions)
             if points and points + size > MAX_CHUNK_POINTS:
                 self._ship(waiting, messages)
                 waiting, points = [], 0

@@ -15,6 +15,8 @@ from .edge_limits import Allowance
 from .edge_line import Line
 
 PROCESS_GONE, HUNG_UP = "died", "hung up"
+LIVELY_CALLS = 3
+"""Within one rest of the bell. A job that logs less often is heard sooner by its bell than by looking again."""
 
 
 class Stream(Delivery):
@@ -34,6 +36,8 @@ class Stream(Delivery):
         self.ending = ""
         self.silent_since: float | None = None
         self.arm_after = 0.0
+        self.calls_before = 0
+        """So many calls of log() were read when the bell's rest began."""
         self.due: float | None = None
         self.behind = 0
         self.vigil: Vigil | None = None
@@ -46,6 +50,17 @@ class Stream(Delivery):
         finally:
             for one in self.allowances:
                 one.take(self.shipper.points - points, now)
+
+    def rest(self, until: float) -> None:
+        """Leaves the bell alone `until` then."""
+        self.arm_after, self.calls_before = until, self.shipper.calls
+
+    def rests(self, now: float, rest_s: float) -> bool:
+        """Whether the bell is left alone. Its rest begins anew where the job has logged so often meanwhile that it would ring at
+        once, up to the last look: one that finds nothing ends it."""
+        if 0.0 < self.arm_after <= now and self.shipper.calls - self.calls_before >= LIVELY_CALLS:
+            self.rest(now + rest_s)
+        return now < self.arm_after
 
     def wait_s(self, now: float) -> float:
         """How long its allowances make it wait."""

@@ -28,7 +28,7 @@ from .edge_watch import Watch
 log = logging.getLogger("smarttuner.edge")
 
 REARM_S = 0.020
-"""A bell costs its job 50 to 180 µs on a full machine."""
+"""A bell costs its job 50 to 180 µs on a full machine. So long it rests; who logs often is looked at again then, without one."""
 LOOK_S = 1.0
 """A bell is a hint: every spool's head is looked at this often."""
 SLICES = 20
@@ -192,7 +192,7 @@ class Streams:
 
     def rang(self, stream: Stream) -> None:
         """The job found the bell armed, and cleared it."""
-        stream.arm_after = self._clock.monotonic() + REARM_S
+        stream.rest(self._clock.monotonic() + REARM_S)
         self._ready[stream] = None
 
     @property
@@ -289,7 +289,7 @@ class Streams:
         elif stream.reader.broken:
             self._ready.pop(stream, None)
             return
-        elif now < stream.arm_after:
+        elif stream.rests(now, REARM_S):
             if stream.reader.behind == 0:
                 self._later(stream, stream.arm_after)
                 return

@@ -432,6 +432,36 @@ def test_points_that_follow_an_answer_do_not_wait_for_the_bells_rest(house, monk
     spool.close()
 
 
+class Rests:
+    """Those of a bell, one after the other."""
+
+    def __init__(self, *seconds):
+        self.left = list(seconds)
+
+    def __radd__(self, now):
+        return now + self.left.pop(0)
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+def test_a_job_that_logs_often_is_looked_at_again_without_a_bell_until_it_is_quiet(house, monkeypatch, calls):
+    rests = Rests(3.0, 0.2, 600.0)
+    monkeypatch.setattr(edge_streams, "REARM_S", rests)
+    house.open()
+    spool = Spool.create(house.spools, "job", "L1", house.data, ring_bytes=16 << 10)
+    bell = Doorbell.connect(house.data, spool, {})
+    until(lambda: spool.armed)
+    for step in range(calls - 1):
+        spool.log(step, {"loss": 1.0, "x": 1.0}, time.time())
+    bell.ring()
+    until(lambda: house.points("L1"))
+    spool.log(calls, {"loss": 1.0, "x": 1.0}, time.time())
+    until(lambda: spool.armed)
+    assert len(house.points("L1")) == 2 * calls
+    assert rests.left == ([0.2, 600.0] if calls == 2 else [600.0])
+    bell.close()
+    spool.close()
+
+
 def test_what_a_spool_dropped_before_a_daemon_came_is_told_by_the_first_and_not_by_the_next(tmp_path):
     house = House(tmp_path)
     spool = Spool.create(house.spools, "job", "Q0", house.data, ring_bytes=16 << 10)
