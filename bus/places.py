@@ -65,6 +65,14 @@ def spool_folder(environ: Mapping[str, str]) -> Path:
     return state_home(environ) / "spool"
 
 
+def spool_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """`spool_folder`; none for a user without a home, whose daemon does without one."""
+    try:
+        return (str(spool_folder(environ)),)
+    except ConfigError:
+        return ()
+
+
 def find_place(environ: Mapping[str, str], data_dir: str | os.PathLike[str] | None = None, bus: str | None = None) -> Place:
     """The place to use: argument, environment, a system service that runs here, the person's own directory, in this order."""
     url = bus or environ.get("SMART_TUNER_BUS") or LOCAL_BUS
@@ -83,7 +91,8 @@ def list_places(environ: Mapping[str, str], data_dir: str | os.PathLike[str] | N
     found = [find_place(environ, data_dir)]
     if environ.get("SMART_TUNER_DATA_DIR"):
         found.append(Place(_absolute(environ["SMART_TUNER_DATA_DIR"]), url, "environment"))
-    found += [Place(SYSTEM_FOLDER, url, "system service"), Place(state_home(environ), url, "own directory")]
+    found.append(Place(SYSTEM_FOLDER, url, "system service"))
+    found += [Place(Path(one).parent, url, "own directory") for one in spool_folders(environ)]
     return list({place.folder: place for place in reversed(found)}.values())[::-1]
 
 

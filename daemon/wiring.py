@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import __version__
-from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folder
+from ..bus.places import LOCAL_BUS, SYSTEM_FOLDER, SYSTEM_SOCKET, Place, spool_folders
 from ..bus.retention import DAY_S
 from ..consumers.attempt import Attempt
 from ..consumers.judge import Judge
@@ -155,7 +155,7 @@ class Host:
             data_dir=str(self.folder),
             socket_folder=str(SYSTEM_SOCKET.parent) if serves_all else None,
             socket_mode=0o666 if serves_all else 0o600,
-            spool_folders=(str(spool_folder(environ)),),
+            spool_folders=spool_folders(environ),
             addresses=() if self.place.bus == LOCAL_BUS else (self.place.bus,),
             keeper=keeper,
             kept=kept(environ, os.getpid()),

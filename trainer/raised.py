@@ -32,7 +32,7 @@ def text_of(one: object) -> str:
     """What `one` says of itself. That is the job's own code, and where it fails the exception must go its way all the same."""
     try:
         return str(one)
-    except Exception:  # noqa: BLE001  # said above
+    except Exception:  # noqa: BLE001  # the job's own __str__: what it raises must not come in its exception's place
         return "<its str() failed>"
 
 

@@ -127,11 +127,11 @@ def _daemon(where: Place) -> Finding:
 
 def _waiting() -> Iterator[Finding]:
     """Spools whose daemon is not there: what they hold waits, nothing is lost."""
-    from ...bus.places import spool_folder
+    from ...bus.places import spool_folders
     from ...bus.spool_file import memory_folder, open_spool, spool_paths
     from ...bus.spool_reader import SpoolReader
 
-    for folder in (str(spool_folder(os.environ)), memory_folder()):
+    for folder in (*spool_folders(os.environ), memory_folder()):
         for _, path in spool_paths(folder):
             found = open_spool(path)
             if found is None:

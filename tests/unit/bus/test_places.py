@@ -54,3 +54,9 @@ def test_each_folder_is_listed_once_in_the_order_of_the_search():
         "/var/lib/smart-tuner",
         "/h/.local/state/smart-tuner",
     ]
+
+
+def test_a_daemon_of_a_user_without_a_home_does_without_the_users_own_spools(monkeypatch, tmp_path):
+    monkeypatch.setattr(places.os.path, "expanduser", lambda path: path)
+    assert places.spool_folders({}) == ()
+    assert "own directory" not in [one.found_by for one in places.list_places({}, tmp_path)]
